@@ -1,0 +1,112 @@
+"""The seams between edgeq and a runtime: what a runtime's folder has to offer.
+
+``Session`` and what it returns are the device side: numpy and the runtime's own wheel only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy.typing as npt
+
+from edgeq.types import TensorInfo
+
+__all__ = [
+    "AuditReport",
+    "LayerAudit",
+    "LayerPrecision",
+    "ProbeReport",
+    "Session",
+    "SessionOptions",
+]
+
+
+@dataclass(frozen=True)
+class SessionOptions:
+    """How to run an artifact; recorded with every measurement."""
+
+    threads: int = 1
+    """Threads inside one inference."""
+    default_float: bool = False
+    """Run a float model in the runtime's own default precision rather than forced float32."""
+
+
+class Session(Protocol):
+    """A loaded artifact, ready to infer."""
+
+    @property
+    def inputs(self) -> tuple[TensorInfo, ...]:
+        """The artifact's inputs."""
+        ...
+
+    @property
+    def outputs(self) -> tuple[TensorInfo, ...]:
+        """The artifact's outputs."""
+        ...
+
+    @property
+    def details(self) -> Mapping[str, str]:
+        """What ran: runtime version, provider or delegate, threads, precision; goes into every record."""
+        ...
+
+    def infer(self, tensor: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
+        """Outputs by name for one input tensor of ``InputSpec.shape``."""
+        ...
+
+
+class LayerPrecision(str, Enum):
+    """The precision that a layer really runs in."""
+
+    INT8 = "int8"
+    FLOAT = "float"
+    OTHER = "other"
+
+
+@dataclass(frozen=True)
+class LayerAudit:
+    """One layer as the runtime executes it."""
+
+    name: str
+    """Name of the source node, or the runtime's own where it is gone."""
+    op: str
+    precision: LayerPrecision
+    kernel: str
+    """The runtime's name for the kernel: ``QLinearConv``, ``FusedConv``, ..."""
+    reason: str = ""
+    """Why it is not INT8, in words."""
+
+
+@dataclass(frozen=True)
+class AuditReport:
+    """What really runs in INT8."""
+
+    runtime: str
+    layers: tuple[LayerAudit, ...]
+    details: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def compute_layers(self) -> tuple[LayerAudit, ...]:
+        """Convolutions and matrix products: where the work is."""
+        return tuple(layer for layer in self.layers if layer.op in ("Conv", "Gemm", "MatMul", "ConvTranspose"))
+
+    @property
+    def int8_compute_count(self) -> int:
+        """How many convolutions and matrix products are integer."""
+        return sum(layer.precision is LayerPrecision.INT8 for layer in self.compute_layers)
+
+
+@dataclass(frozen=True)
+class ProbeReport:
+    """Whether a runtime can run here, and with which instructions."""
+
+    runtime: str
+    version: str | None
+    """None: not installed."""
+    features: Mapping[str, str] = field(default_factory=dict)
+    """``vnni: yes``, ``threads: 4``, ..."""
+    problems: tuple[str, ...] = ()
+    """What is missing and how to get it."""
