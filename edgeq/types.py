@@ -22,6 +22,7 @@ __all__ = [
     "HeadFamily",
     "HeadSpec",
     "InputSpec",
+    "IntegerType",
     "Layout",
     "PostProcess",
     "ResizeRule",
@@ -67,6 +68,21 @@ class ResizeRule(str, Enum):
     """Resize both sides, aspect ratio not kept."""
     CENTER_CROP = "center-crop"
     """Resize the short side, then cut out the centre (ImageNet classifiers)."""
+
+
+class IntegerType(str, Enum):
+    """Integer types that runtimes compute with; the value is numpy's name."""
+
+    UINT8 = "uint8"
+    INT8 = "int8"
+    UINT16 = "uint16"
+    INT16 = "int16"
+
+    @property
+    def limits(self) -> tuple[int, int]:
+        """Smallest and largest value."""
+        info = np.iinfo(self.value)
+        return int(info.min), int(info.max)
 
 
 class HeadFamily(str, Enum):
@@ -159,6 +175,8 @@ class PostProcess:
     max_detections: int = 300
     multi_label: bool = True
     """A box may count for every class over the confidence, not for its best class only."""
+    max_candidates: int = 30_000
+    """Only the best so many enter NMS: a ruined model that fires everywhere must not take seconds an image."""
 
 
 @dataclass(frozen=True)

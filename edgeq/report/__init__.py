@@ -1,0 +1,1 @@
+"""Results for people and programs: the terminal, JSON, one HTML file."""
