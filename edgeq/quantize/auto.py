@@ -1,0 +1,166 @@
+"""A grid for every tensor: the recipe's method, or the one that harms the readers least."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import onnx_ir as ir
+
+from edgeq.quantize.graph import silu_of, tail_nodes, users
+from edgeq.quantize.grid import Affine, Range, affine
+from edgeq.quantize.local_error import LocalModel
+from edgeq.quantize.observe import session_with_outputs
+from edgeq.quantize.ort import core_count
+from edgeq.quantize.plan import TensorPlan
+from edgeq.quantize.precision import matching_rules
+from edgeq.quantize.ranges import choose_range, silu
+from edgeq.quantize.ranges.mse import mse
+from edgeq.quantize.ranges.percentile import percentile
+from edgeq.quantize.recipe import RangeMethod, Recipe
+from edgeq.quantize.scheme import Scheme
+from edgeq.quantize.statistics import Statistics, TensorStatistics
+from edgeq.types import Float32Array
+
+__all__ = ["choose_grids"]
+
+_SILU_FLOOR = -4.0
+"""silu(-4) = -0.07: below this a SiLU's input needs no levels of its own."""
+_BIAS_WEIGHT = 100.0
+_SAME = 0.02
+"""Candidates whose ends differ by less, relative to the span, count as one."""
+
+
+def choose_grids(
+    model: ir.Model,
+    scheme: Scheme,
+    recipe: Recipe,
+    statistics: Statistics,
+    images: Sequence[Float32Array],
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, TensorPlan]:
+    """Grid of every tensor that calibration recorded, by name.
+
+    With ``auto``, the candidates are compared by the noise that they cause at the next layers on a few
+    images (:class:`LocalModel`); with a single method the noise is not measured.
+
+    Args:
+        model: normalised float model.
+        scheme: the runtime's.
+        recipe: the user's.
+        statistics: of the calibration set.
+        images: a few pre-processed inputs of the calibration set, for ``auto``.
+        progress: called with (images done, images).
+    """
+    rules = matching_rules(model, recipe.rules)
+    tail = tail_nodes(model.graph)
+    symmetric = scheme.symmetric_activations if recipe.symmetric is None else recipe.symmetric
+    grids: dict[str, TensorPlan] = {}
+    undecided: list[tuple[ir.Value, dict[str, Affine]]] = []
+    for value in _recorded(model, statistics):
+        name = value.name or ""
+        producer = value.producer()
+        if producer is not None and producer in tail:
+            continue
+        fixed = scheme.fixed_outputs.get(producer.op_type) if producer is not None else None
+        if fixed is not None:
+            grids[name] = TensorPlan(name, fixed, "fixed")
+            continue
+        rule = rules.get(producer.name or "") if producer is not None else None
+        method = rule.range if rule is not None and rule.range is not None else recipe.range
+        observed = statistics.tensors[name]
+        if method is not RangeMethod.AUTO:
+            interval = choose_range(
+                method, observed, dtype=scheme.activation_dtype, symmetric=symmetric,
+                activation=silu if _feeds_silu_only(value) else None,
+            )  # fmt: skip
+            grids[name] = TensorPlan(name, affine(interval, scheme.activation_dtype, symmetric=symmetric), method.value)
+            continue
+        ranges = _candidates(observed, scheme, symmetric=symmetric, before_silu=_feeds_silu_only(value))
+        undecided.append(
+            (value, {key: affine(r, scheme.activation_dtype, symmetric=symmetric) for key, r in ranges.items()})
+        )
+    grids.update(_least_noise(model, scheme, undecided, tail, images, progress))
+    return grids
+
+
+def _recorded(model: ir.Model, statistics: Statistics) -> list[ir.Value]:
+    values = [*model.graph.inputs, *(value for node in model.graph for value in node.outputs)]
+    return [value for value in values if value.name in statistics.tensors]
+
+
+def _feeds_silu_only(value: ir.Value) -> bool:
+    readers = users(value)
+    for node in readers:
+        found = silu_of(node)
+        if found is not None and found[1] is value and set(readers) == {found[0], node}:
+            return True
+    return False
+
+
+def _candidates(
+    observed: TensorStatistics, scheme: Scheme, *, symmetric: bool, before_silu: bool
+) -> dict[str, Range]:
+    """Distinct ranges worth trying, by the method that gave them."""
+    dtype = scheme.activation_dtype
+    activation = silu if before_silu else None
+    least = mse(observed, dtype=dtype, symmetric=symmetric, activation=activation)
+    unbiased = mse(observed, dtype=dtype, symmetric=symmetric, activation=activation, bias_weight=_BIAS_WEIGHT)
+    average = choose_range(RangeMethod.MOVING_AVERAGE, observed, dtype=dtype, symmetric=symmetric)
+    offered = {
+        "mse": least,
+        "mse-unbiased": unbiased,
+        "moving-average": average,
+        "percentile": percentile(observed),
+        "percentile-99.999": percentile(observed, kept=99.999),
+        "minmax": choose_range(RangeMethod.MINMAX, observed, dtype=dtype, symmetric=symmetric),
+    }
+    if before_silu:
+        floored = ("moving-average", "percentile", "percentile-99.999")
+        offered |= {key: Range(max(offered[key].low, _SILU_FLOOR), offered[key].high) for key in floored}
+    kept: dict[str, Range] = {}
+    for key, interval in offered.items():
+        span = max(interval.high, 0.0) - min(interval.low, 0.0)
+        if not any(_close(interval, other, span) for other in kept.values()):
+            kept[key] = interval
+    return kept
+
+
+def _close(first: Range, second: Range, span: float) -> bool:
+    return abs(first.low - second.low) <= _SAME * span and abs(first.high - second.high) <= _SAME * span
+
+
+def _least_noise(
+    model: ir.Model,
+    scheme: Scheme,
+    undecided: Sequence[tuple[ir.Value, Mapping[str, Affine]]],
+    tail: set[ir.Node],
+    images: Sequence[Float32Array],
+    progress: Callable[[int, int], None] | None,
+) -> dict[str, TensorPlan]:
+    """For each value the candidate with the least measured noise."""
+    if not undecided:
+        return {}
+    dtype = scheme.activation_dtype.value
+    models = [(LocalModel(model, value, tail, dtype), grids) for value, grids in undecided]
+    computed = {value.name for node in model.graph for value in node.outputs}
+    wanted = (name for local, _ in models for name in local.needed if name in computed)
+    session, input_name, names = session_with_outputs(model, wanted)
+    noise = [np.zeros(len(grids)) for _, grids in models]
+    with ThreadPoolExecutor(max_workers=core_count()) as pool:
+        for done, image in enumerate(images, start=1):
+            values = dict(zip(names, session.run(names, {input_name: image}), strict=True))
+            values[input_name] = image
+            errors = [pool.submit(local.error, values, list(grids.values())) for local, grids in models]
+            for total, error in zip(noise, errors, strict=True):
+                total += error.result()
+            if progress is not None:
+                progress(done, len(images))
+    plans: dict[str, TensorPlan] = {}
+    for total, (local, grids) in zip(noise, models, strict=True):
+        best = int(np.argmin(total))
+        method = list(grids)[best]
+        plans[local.tensor] = TensorPlan(local.tensor, grids[method], method, float(total[best]) / len(images))
+    return plans

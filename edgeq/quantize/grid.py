@@ -1,0 +1,67 @@
+"""The integer grid: scale, zero point and what rounding to it does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeq.types import IntegerType
+
+__all__ = ["Affine", "Range", "affine", "fake_quantize"]
+
+_SMALLEST_SCALE = 1e-9
+"""A constant zero tensor still needs a scale that is a normal float32."""
+
+
+@dataclass(frozen=True)
+class Range:
+    """The interval that is to be representable."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Affine:
+    """Per-tensor quantisation: ``real = scale * (quantised - zero_point)``."""
+
+    scale: float
+    zero_point: int
+    dtype: IntegerType
+
+    @property
+    def range(self) -> Range:
+        """The representable interval."""
+        low, high = self.dtype.limits
+        return Range((low - self.zero_point) * self.scale, (high - self.zero_point) * self.scale)
+
+
+def affine(interval: Range, dtype: IntegerType, *, symmetric: bool) -> Affine:
+    """Scale and zero point for an interval, widened to hold zero exactly.
+
+    Asymmetric: ``scale = (high - low) / (q_max - q_min)``, ``zero_point = round(q_min - low / scale)``.
+    Symmetric: ``scale = max(|low|, |high|) / q_max``, zero point at the middle of the grid
+    (0 for signed types, 128 for uint8). Source: ONNX QuantizeLinear; Jacob et al. 2018, arXiv:1712.05877.
+    """
+    q_low, q_high = dtype.limits
+    low, high = min(interval.low, 0.0), max(interval.high, 0.0)
+    if symmetric:
+        middle = (q_low + q_high + 1) // 2
+        return Affine(_scale(max(-low, high) / (q_high - middle)), middle, dtype)
+    scale = _scale((high - low) / (q_high - q_low))
+    return Affine(scale, int(np.clip(round(q_low - low / scale), q_low, q_high)), dtype)
+
+
+def fake_quantize(values: npt.NDArray[Any], grid: Affine) -> npt.NDArray[Any]:
+    """Values rounded to the grid, half to even as ONNX does, and back; any shape."""
+    q_low, q_high = grid.dtype.limits
+    quantised = np.clip(np.rint(values / grid.scale) + grid.zero_point, q_low, q_high)
+    return (quantised - grid.zero_point) * grid.scale
+
+
+def _scale(value: float) -> float:
+    """A scale as the runtime will hold it: float32, not zero."""
+    return float(np.float32(max(value, _SMALLEST_SCALE)))

@@ -1,0 +1,156 @@
+"""The plan written into the graph: standard ONNX with QuantizeLinear and DequantizeLinear."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx_ir as ir
+
+from edgeq.quantize.graph import add_constant, constant_array, node_name, weight_axis
+from edgeq.quantize.grid import Affine
+from edgeq.quantize.plan import Plan, TensorPlan
+from edgeq.quantize.recipe import Precision
+from edgeq.quantize.weights import quantize_bias, quantize_weight
+
+__all__ = ["insert_qdq", "model_bytes"]
+
+_WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+_CONSTANT_INPUT_OPS = frozenset({"Add", "Mul", "Sub", "Div", "Concat"})
+
+
+def insert_qdq(model: ir.Model, plan: Plan) -> ir.Model:
+    """The QDQ model.
+
+    Requires a normalised float model and a plan made for it. Ensures that every INT8 op reads and
+    writes through a pair, that its constants are int8 (bias int32, or float where the plan says so),
+    and that inputs and outputs of the model are unchanged. The argument is not changed.
+    """
+    result = model.clone()
+    graph = result.graph
+    nodes = list(graph)
+    int8 = {node for node in nodes if plan.ops[node_name(node)].precision is Precision.INT8}
+    for node in nodes:
+        shift = plan.bias_shifts.get(node_name(node))
+        if shift is not None:
+            _shift_bias(graph, node, np.asarray(shift, np.float32))
+        if node in int8:
+            _quantise_constants(graph, node, plan)
+    values = {value.name: value for value in [*graph.inputs, *(v for node in nodes for v in node.outputs)]}
+    for name, tensor in plan.tensors.items():
+        _insert_pair(graph, values[name], tensor, int8, first=nodes[0])
+    return result
+
+
+def model_bytes(model: ir.Model) -> bytes:
+    """Serialised ONNX."""
+    return bytes(ir.serde.serialize_model(model).SerializeToString())
+
+
+def _insert_pair(
+    graph: ir.Graph, value: ir.Value, tensor: TensorPlan, int8: set[ir.Node], *, first: ir.Node
+) -> None:
+    """Q/DQ behind a value, for the readers that want the rounded one.
+
+    Behind an INT8 op only the rounded value exists, so every reader takes it. Behind a float op the
+    float readers keep the exact one.
+    """
+    producer = value.producer()
+    uses = [use for use in value.uses() if use.node in int8 or producer in int8]
+    is_output = value.is_graph_output()
+    if not uses and not is_output:
+        return
+    name = value.name or ""
+    scale, zero = _grid_constants(graph, name, tensor.grid)
+    quantise = ir.node("QuantizeLinear", [value, scale, zero], name=f"{name}_QuantizeLinear")
+    quantise.outputs[0].name = f"{name}_quantized"
+    restore = ir.node("DequantizeLinear", [quantise.outputs[0], scale, zero], name=f"{name}_DequantizeLinear")
+    restored = restore.outputs[0]
+    restored.name, restored.dtype, restored.shape = f"{name}_dequantized", value.dtype, value.shape
+    if producer is None:
+        graph.insert_before(first, [quantise, restore])
+    else:
+        graph.insert_after(producer, [quantise, restore])
+    for use in uses:
+        use.node.replace_input_with(use.idx, restored)
+
+
+def _grid_constants(graph: ir.Graph, name: str, grid: Affine) -> tuple[ir.Value, ir.Value]:
+    scale = add_constant(graph, f"{name}_scale", np.asarray(grid.scale, np.float32))
+    zero = add_constant(graph, f"{name}_zero_point", np.asarray(grid.zero_point, grid.dtype.value))
+    return scale, zero
+
+
+def _shift_bias(graph: ir.Graph, node: ir.Node, shift: np.ndarray) -> None:
+    bias = constant_array(node.inputs[2]) if len(node.inputs) > 2 else None
+    corrected = shift if bias is None else bias + shift
+    value = add_constant(graph, f"{node_name(node)}_corrected_bias", corrected.astype(np.float32))
+    _set_bias(node, value)
+
+
+def _set_bias(node: ir.Node, value: ir.Value) -> None:
+    if len(node.inputs) > 2:
+        node.replace_input_with(2, value)
+    else:
+        node.resize_inputs(3)
+        node.replace_input_with(2, value)
+
+
+def _quantise_constants(graph: ir.Graph, node: ir.Node, plan: Plan) -> None:
+    if node.op_type in _CONSTANT_INPUT_OPS:
+        _quantise_operands(graph, node, plan.tensors)
+        return
+    weight_value = node.inputs[1] if node.op_type in _WEIGHTED else None
+    weight = constant_array(weight_value)
+    if weight is None or weight_value is None:
+        return
+    name = weight_value.name or node_name(node)
+    quantised = quantize_weight(
+        weight, axis=weight_axis(node), granularity=plan.granularity, method=plan.weight_range
+    )
+    scale = add_constant(graph, f"{name}_scale", quantised.scale)
+    zero = add_constant(graph, f"{name}_zero_point", np.zeros(quantised.scale.shape, np.int8))
+    values = add_constant(graph, f"{name}_quantized", quantised.values)
+    axis = {"axis": quantised.axis} if quantised.scale.ndim else {}
+    _replace_constant(graph, node, 1, [values, scale, zero], axis, f"{name}_dequantized")
+    bias = constant_array(node.inputs[2]) if len(node.inputs) > 2 else None
+    source = plan.tensors.get(node.inputs[0].name or "") if node.inputs[0] is not None else None
+    if bias is None or source is None or not plan.quantize_bias or node.op_type == "MatMul":
+        return
+    bias_scale = np.broadcast_to(np.float32(source.grid.scale) * quantised.scale, bias.shape).astype(np.float32)
+    name = f"{node_name(node)}_bias"
+    values = add_constant(graph, f"{name}_quantized", quantize_bias(bias, bias_scale))
+    scale = add_constant(graph, f"{name}_scale", bias_scale)
+    zero = add_constant(graph, f"{name}_zero_point", np.zeros(bias.shape, np.int32))
+    _replace_constant(graph, node, 2, [values, scale, zero], {"axis": 0}, f"{name}_dequantized")
+
+
+def _quantise_operands(graph: ir.Graph, node: ir.Node, tensors: Mapping[str, TensorPlan]) -> None:
+    """Constant operands of elementwise ops: exact ends of the grid at their own extremes."""
+    for index, value in enumerate(node.inputs):
+        array = constant_array(value)
+        if array is None or value is None:
+            continue
+        made = tensors[node.outputs[0].name or ""].grid.dtype
+        low, high = made.limits
+        top = max(float(np.max(array)), 0.0)
+        bottom = min(float(np.min(array)), 0.0)
+        scale_value = np.float32(max((top - bottom) / (high - low), 1e-12))
+        zero_value = int(np.clip(round(low - bottom / float(scale_value)), low, high))
+        rounded = np.clip(np.rint(array / scale_value) + zero_value, low, high).astype(made.value)
+        name = f"{value.name}_{index}"
+        parts = [
+            add_constant(graph, f"{name}_quantized", rounded),
+            add_constant(graph, f"{name}_scale", np.asarray(scale_value)),
+            add_constant(graph, f"{name}_zero_point", np.asarray(zero_value, made.value)),
+        ]
+        _replace_constant(graph, node, index, parts, {}, f"{name}_dequantized")
+
+
+def _replace_constant(
+    graph: ir.Graph, node: ir.Node, index: int, parts: list[ir.Value], attributes: Mapping[str, int], name: str
+) -> None:
+    restore = ir.node("DequantizeLinear", parts, attributes=dict(attributes), name=f"{node_name(node)}_{name}")
+    restore.outputs[0].name = f"{node_name(node)}/{name}"
+    graph.insert_before(node, restore)
+    node.replace_input_with(index, restore.outputs[0])

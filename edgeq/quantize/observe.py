@@ -1,0 +1,170 @@
+"""Calibration: run the float model over images once and record what every tensor held.
+
+The inference of one image overlaps with the recording of the one before, and nothing is kept of an
+image but its extremes, so memory grows with (tensors x bins) and not with the number of images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+import onnxruntime as ort
+
+from edgeq.errors import CalibrationError
+from edgeq.quantize.histogram import HistogramBuilder
+from edgeq.quantize.ort import cpu_session
+from edgeq.quantize.statistics import ChannelStatistics, Statistics, TensorStatistics
+from edgeq.types import Float32Array
+
+__all__ = ["MOVES_DATA", "observe", "observed_values", "session_with_outputs"]
+
+_SUBSET = 1 << 15
+"""About so many values per tensor and image go into the histogram; the extremes use them all."""
+
+# Outputs of these are rearrangements of their inputs: their statistics would say nothing new.
+MOVES_DATA = frozenset(
+    "Flatten Identity MaxPool Reshape Resize Slice Split Squeeze Transpose Unsqueeze".split()
+)
+
+
+def observed_values(model: ir.Model) -> list[ir.Value]:
+    """Float tensors that calibration records: the inputs and everything that is computed."""
+    constant = set(model.graph.initializers)
+    values = [value for value in model.graph.inputs if value.name not in constant]
+    for node in model.graph:
+        if node.op_type not in MOVES_DATA:
+            values += [value for value in node.outputs if value.dtype in (ir.DataType.FLOAT, None)]
+    return values
+
+
+def observe(
+    model: ir.Model, tensors: Iterable[Float32Array], *, progress: Callable[[int], None] | None = None
+) -> Statistics:
+    """Statistics of every float tensor of the model.
+
+    Args:
+        model: normalised float model with one input; not changed.
+        tensors: pre-processed inputs, each of the model's input shape, one per image.
+        progress: called with the number of images done.
+
+    Raises:
+        CalibrationError: no images, or the float model itself gives NaN or infinity.
+    """
+    wanted = [value.name for value in observed_values(model) if value.producer() is not None and value.name]
+    session, input_name, names = session_with_outputs(model, wanted)
+    recorders = {name: _Recorder(name) for name in [input_name, *names]}
+    count = 0
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        pending: Future[None] | None = None
+        for tensor in tensors:
+            outputs = session.run(names, {input_name: tensor})
+            if pending is not None:
+                pending.result()
+            pending = pool.submit(_record, recorders, dict(zip(names, outputs, strict=True)), input_name, tensor)
+            count += 1
+            if progress is not None:
+                progress(count)
+        if pending is not None:
+            pending.result()
+    if count == 0:
+        raise CalibrationError("there is no image to calibrate on", fix="give a folder or data set with images")
+    return Statistics({name: recorder.build() for name, recorder in recorders.items() if recorder.used}, count)
+
+
+def session_with_outputs(model: ir.Model, names: Iterable[str]) -> tuple[ort.InferenceSession, str, list[str]]:
+    """Session of the model that also gives inner tensors.
+
+    Returns:
+        The session, the name of its input, and the names as a list.
+    """
+    widened = model.clone()
+    wanted = list(dict.fromkeys(names))
+    values = {value.name: value for node in widened.graph for value in node.outputs}
+    existing = {value.name for value in widened.graph.outputs}
+    widened.graph.outputs.extend(values[name] for name in wanted if name not in existing)
+    session = cpu_session(ir.serde.serialize_model(widened).SerializeToString())
+    return session, session.get_inputs()[0].name, wanted
+
+
+def _record(
+    recorders: dict[str, _Recorder],
+    outputs: dict[str, npt.NDArray[np.generic]],
+    input_name: str,
+    tensor: Float32Array,
+) -> None:
+    recorders[input_name].add(tensor)
+    for name, values in outputs.items():
+        if values.dtype == np.float32 and values.size:
+            recorders[name].add(values.astype(np.float32, copy=False))
+
+
+class _Recorder:
+    """Running statistics of one tensor."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._lows: list[float] = []
+        self._highs: list[float] = []
+        self._histogram = HistogramBuilder()
+        self._channels: _ChannelRecorder | None = None
+
+    @property
+    def used(self) -> bool:
+        return bool(self._lows)
+
+    def add(self, values: Float32Array) -> None:
+        if values.ndim == 4 and values.shape[0] == 1:
+            rows = values.reshape(values.shape[1], -1)
+            lows, highs = rows.min(axis=1), rows.max(axis=1)
+            low, high = float(lows.min()), float(highs.max())
+            self._channels = self._channels or _ChannelRecorder(len(lows))
+            self._channels.add(rows, lows, highs)
+        else:
+            low, high = float(values.min()), float(values.max())
+        if not (np.isfinite(low) and np.isfinite(high)):
+            raise CalibrationError(
+                f"the float model gives NaN or infinity in tensor {self._name!r}",
+                fix="check the model with its own framework, and that the input's range is right",
+            )
+        self._lows.append(low)
+        self._highs.append(high)
+        self._histogram.add(_subset(values), low, high)
+
+    def build(self) -> TensorStatistics:
+        return TensorStatistics(
+            np.asarray(self._lows, np.float32),
+            np.asarray(self._highs, np.float32),
+            self._histogram.build(),
+            self._channels.build() if self._channels is not None else None,
+        )
+
+
+class _ChannelRecorder:
+    """Running statistics per channel."""
+
+    def __init__(self, channels: int) -> None:
+        self._low = np.full(channels, np.inf, np.float32)
+        self._high = np.full(channels, -np.inf, np.float32)
+        self._sums = np.zeros((4, channels))
+        self._count = 0
+
+    def add(self, rows: Float32Array, lows: Float32Array, highs: Float32Array) -> None:
+        np.minimum(self._low, lows, out=self._low)
+        np.maximum(self._high, highs, out=self._high)
+        power = np.einsum("ij,ij->i", rows, rows) / rows.shape[1]
+        self._sums += np.stack([lows, highs, rows.mean(axis=1), power])
+        self._count += 1
+
+    def build(self) -> ChannelStatistics:
+        means = (self._sums / self._count).astype(np.float32)
+        return ChannelStatistics(self._low, self._high, *means)
+
+
+def _subset(values: Float32Array) -> Float32Array:
+    """A regular subset of the values; an odd step keeps it from falling on the same columns."""
+    step = values.size // _SUBSET
+    return values.reshape(-1)[:: step | 1] if step > 1 else values

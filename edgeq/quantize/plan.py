@@ -1,0 +1,61 @@
+"""The plan: for every op INT8 or float with the reason, for every tensor its grid."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from edgeq.quantize.grid import Affine
+from edgeq.quantize.recipe import Granularity, Precision, RangeMethod
+from edgeq.types import Float32Array
+
+__all__ = ["OpPlan", "Plan", "TensorPlan"]
+
+
+@dataclass(frozen=True)
+class OpPlan:
+    """One op's precision."""
+
+    name: str
+    op_type: str
+    precision: Precision
+    reason: str
+    """Why it is float, or "INT8"."""
+
+
+@dataclass(frozen=True)
+class TensorPlan:
+    """One tensor's grid."""
+
+    name: str
+    grid: Affine
+    method: str
+    """Range method that gave it, ``fixed`` or ``shared with TENSOR``."""
+    noise: float | None = None
+    """Noise-to-signal ratio that rounding it causes in the layers that read it, where measured."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Statistics, scheme and recipe, resolved."""
+
+    runtime: str
+    ops: Mapping[str, OpPlan]
+    """By node name, in graph order."""
+    tensors: Mapping[str, TensorPlan]
+    """By tensor name; a tensor without an entry stays float."""
+    granularity: Granularity
+    weight_range: RangeMethod
+    quantize_bias: bool
+    bias_shifts: Mapping[str, Float32Array] = field(default_factory=dict)
+    """Node name -> (output channels,) to be added to its bias."""
+
+    @property
+    def int8_ops(self) -> tuple[OpPlan, ...]:
+        """Ops that compute in INT8."""
+        return tuple(op for op in self.ops.values() if op.precision is Precision.INT8)
+
+    @property
+    def float_ops(self) -> tuple[OpPlan, ...]:
+        """Ops that stay float."""
+        return tuple(op for op in self.ops.values() if op.precision is Precision.FLOAT)

@@ -1,0 +1,76 @@
+"""From grids and precisions to a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import onnx_ir as ir
+
+from edgeq.errors import ModelError
+from edgeq.quantize.observe import MOVES_DATA
+from edgeq.quantize.plan import Plan, TensorPlan
+from edgeq.quantize.precision import assign_precisions
+from edgeq.quantize.recipe import Precision, Recipe
+from edgeq.quantize.scheme import Scheme
+from edgeq.quantize.tensors import grid_roots, quantised_values
+from edgeq.types import Float32Array
+
+__all__ = ["build_plan"]
+
+
+def build_plan(
+    model: ir.Model,
+    scheme: Scheme,
+    recipe: Recipe,
+    grids: Mapping[str, TensorPlan],
+    *,
+    kept_float: Mapping[str, str] | None = None,
+    bias_shifts: Mapping[str, Float32Array] | None = None,
+) -> Plan:
+    """Statistics (as grids), scheme and recipe, resolved.
+
+    Args:
+        model: normalised float model.
+        scheme: the runtime's.
+        recipe: the user's.
+        grids: of every recorded tensor, from :func:`edgeq.quantize.auto.choose_grids`.
+        kept_float: nodes that tuning keeps in float, with the reason.
+        bias_shifts: node name -> correction of its bias.
+
+    Raises:
+        RecipeError: a rule that matches nothing.
+        ModelError: a tensor that an INT8 op needs was not recorded.
+    """
+    ops = assign_precisions(model, scheme, recipe, kept_float=kept_float)
+    values = quantised_values(model, scheme, ops)
+    roots = grid_roots(model, scheme, ops, values)
+    tensors = {value.name or "": _tensor_plan(value, roots[value], grids) for value in values}
+    shifts = {
+        name: shift for name, shift in (bias_shifts or {}).items() if ops[name].precision is Precision.INT8
+    }
+    return Plan(
+        scheme.runtime, ops, tensors, recipe.granularity, recipe.weight_range, scheme.quantize_bias, shifts
+    )
+
+
+def _tensor_plan(value: ir.Value, root: ir.Value, grids: Mapping[str, TensorPlan]) -> TensorPlan:
+    name = value.name or ""
+    source = _recorded_source(root, grids)
+    found = grids[source]
+    if source == name:
+        return found
+    return TensorPlan(name, found.grid, f"shared with {source}")
+
+
+def _recorded_source(value: ir.Value, grids: Mapping[str, TensorPlan]) -> str:
+    """The recorded tensor whose values this one holds: itself, or what a moving op took them from."""
+    current = value
+    while current.name not in grids:
+        producer = current.producer()
+        source = producer.inputs[0] if producer is not None and producer.op_type in MOVES_DATA else None
+        if source is None:
+            raise ModelError(
+                f"tensor {value.name!r} has no statistics", fix="calibrate again with --no-cache; please report it"
+            )
+        current = source
+    return current.name or ""

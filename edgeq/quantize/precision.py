@@ -1,0 +1,140 @@
+"""Which op computes in INT8 and which stays float, and why."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+from collections.abc import Iterable, Mapping
+
+import onnx_ir as ir
+
+from edgeq.errors import RecipeError
+from edgeq.quantize.graph import (
+    COMPUTE_OPS,
+    activation_output,
+    constant_array,
+    head_nodes,
+    node_name,
+    tail_nodes,
+    users,
+)
+from edgeq.quantize.plan import OpPlan
+from edgeq.quantize.recipe import Precision, Recipe, Rule
+from edgeq.quantize.scheme import Scheme
+
+__all__ = ["assign_precisions", "block_of", "matching_rules"]
+
+_INT8_REASON = "INT8"
+
+
+def assign_precisions(
+    model: ir.Model, scheme: Scheme, recipe: Recipe, *, kept_float: Mapping[str, str] | None = None
+) -> dict[str, OpPlan]:
+    """Precision and reason of every op, by node name in graph order.
+
+    Args:
+        model: normalised float model.
+        scheme: the runtime's.
+        recipe: the user's; its rules go before everything but what the runtime cannot do.
+        kept_float: nodes that tuning keeps in float, with the reason.
+
+    Raises:
+        RecipeError: a rule that matches nothing.
+    """
+    tail = tail_nodes(model.graph)
+    reasons: dict[ir.Node, str | None] = {}
+    rules = matching_rules(model, recipe.rules)
+    heads = set(head_nodes(model.graph, tail)) if recipe.float_heads and scheme.float_heads else set()
+    for node in model.graph:
+        name = node_name(node)
+        if node in tail:
+            reasons[node] = "tail: decodes the outputs"
+        elif node.op_type not in scheme.integer_ops:
+            reasons[node] = f"{scheme.runtime} has no integer {node.op_type}"
+        elif name in rules and rules[name].precision is not None:
+            reasons[node] = f"rule {rules[name].match!r}" if rules[name].precision is Precision.FLOAT else None
+        elif node.op_type in COMPUTE_OPS and not _constant_weight(node):
+            reasons[node] = "product of two activations"
+        elif node in heads:
+            reasons[node] = "prediction layer: its output decides scores and boxes"
+        elif kept_float and name in kept_float:
+            reasons[node] = kept_float[name]
+        else:
+            reasons[node] = None
+    _settle_helpers(model, reasons)
+    return {
+        node_name(node): OpPlan(
+            node_name(node), node.op_type, Precision.INT8 if why is None else Precision.FLOAT, why or _INT8_REASON
+        )
+        for node, why in reasons.items()
+    }
+
+
+def matching_rules(model: ir.Model, rules: Iterable[Rule]) -> dict[str, Rule]:
+    """Node name -> the merged rule that holds for it; later rules win, field by field.
+
+    Raises:
+        RecipeError: a rule that matches nothing, with the nearest names.
+    """
+    nodes = {node_name(node): node for node in model.graph}
+    merged: dict[str, Rule] = {}
+    for rule in rules:
+        hits = [name for name, node in nodes.items() if _matches(rule, name, node)]
+        if not hits:
+            known = [*nodes, *(f"op:{op}" for op in {node.op_type for node in nodes.values()})]
+            near = difflib.get_close_matches(rule.match.replace("*", ""), known, n=3, cutoff=0.3)
+            raise RecipeError(
+                f"the recipe's rule {rule.match!r} matches no node",
+                fix=f"nearest names: {', '.join(near)}" if near else "`edgeq explain` lists the names",
+            )
+        for name in hits:
+            before = merged.get(name, rule)
+            merged[name] = Rule(rule.match, rule.precision or before.precision, rule.range or before.range)
+    return merged
+
+
+def block_of(node: ir.Node) -> list[ir.Node]:
+    """A convolution with its activation: they change precision together.
+
+    A float convolution with an INT8 activation, or the reverse, costs a rounding and gains no speed.
+    """
+    return [node, *activation_output(node.outputs[0])[0]]
+
+
+def _matches(rule: Rule, name: str, node: ir.Node) -> bool:
+    if rule.match.startswith("op:"):
+        return fnmatch.fnmatchcase(node.op_type, rule.match[3:])
+    return fnmatch.fnmatchcase(name, rule.match)
+
+
+def _constant_weight(node: ir.Node) -> bool:
+    return constant_array(node.inputs[1]) is not None
+
+
+def _settle_helpers(model: ir.Model, reasons: dict[ir.Node, str | None]) -> None:
+    """Ops between convolutions are INT8 only where INT8 tensors reach them or are wanted from them.
+
+    An activation goes with its convolution; any other op stays float between float neighbours, since
+    rounding there would cost accuracy and save nothing.
+    """
+    for node in model.graph:
+        if node.op_type in COMPUTE_OPS and reasons[node] is not None:
+            for follower in activation_output(node.outputs[0])[0]:
+                if reasons[follower] is None:
+                    reasons[follower] = "activation of a float layer"
+    changed = True
+    while changed:
+        changed = False
+        for node in model.graph:
+            if reasons[node] is None and node.op_type not in COMPUTE_OPS and not _touches_int8(node, reasons):
+                reasons[node] = "between float layers"
+                changed = True
+
+
+def _touches_int8(node: ir.Node, reasons: Mapping[ir.Node, str | None]) -> bool:
+    """Whether what the op reads is INT8 already, or all that read it are INT8."""
+    producers = [value.producer() for value in node.inputs if value is not None and value.const_value is None]
+    if any(producer is not None and reasons[producer] is None for producer in producers):
+        return True
+    readers = [user for value in node.outputs for user in users(value)]
+    return bool(readers) and all(reasons[user] is None for user in readers)

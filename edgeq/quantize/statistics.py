@@ -1,0 +1,109 @@
+"""What calibration observed, tensor by tensor; independent of target, scheme and recipe."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeq.errors import InputError
+from edgeq.quantize.histogram import Histogram
+from edgeq.types import Float32Array
+
+__all__ = ["ChannelStatistics", "Statistics", "TensorStatistics"]
+
+_SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class ChannelStatistics:
+    """Per channel (axis 1) over all images; each (c,)."""
+
+    low: Float32Array
+    high: Float32Array
+    mean_low: Float32Array
+    """Mean over images of the per-image minimum."""
+    mean_high: Float32Array
+    mean: Float32Array
+    """Mean over images and positions."""
+    power: Float32Array
+    """Mean square over images and positions."""
+
+
+@dataclass(frozen=True)
+class TensorStatistics:
+    """Range, per-image extremes and histogram of one tensor."""
+
+    image_low: Float32Array
+    """(images,) minimum in each image, in calibration order."""
+    image_high: Float32Array
+    """(images,) maximum in each image."""
+    histogram: Histogram
+    """Of a regular subset of the positions where the tensor is large; the extremes are exact."""
+    channels: ChannelStatistics | None
+    """None where axis 1 is not a channel axis."""
+
+    @property
+    def low(self) -> float:
+        """Minimum over all images."""
+        return float(self.image_low.min())
+
+    @property
+    def high(self) -> float:
+        """Maximum over all images."""
+        return float(self.image_high.max())
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Statistics of every float tensor of a float model over a calibration set."""
+
+    tensors: Mapping[str, TensorStatistics]
+    image_count: int
+
+    def to_bytes(self) -> bytes:
+        """A compressed ``.npz`` without pickles."""
+        arrays: dict[str, npt.NDArray[Any]] = {}
+        index: list[dict[str, Any]] = []
+        for number, (name, tensor) in enumerate(self.tensors.items()):
+            histogram = tensor.histogram
+            entry = {"name": name, "low": histogram.low, "width": histogram.width}
+            entry["channels"] = tensor.channels is not None
+            arrays[f"{number}.images"] = np.stack([tensor.image_low, tensor.image_high])
+            arrays[f"{number}.counts"] = histogram.counts
+            if tensor.channels is not None:
+                arrays[f"{number}.channels"] = np.stack(list(vars(tensor.channels).values()))
+            index.append(entry)
+        head = {"schema": _SCHEMA, "image_count": self.image_count, "tensors": index}
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, index=np.frombuffer(json.dumps(head).encode(), np.uint8), **arrays)  # type: ignore[arg-type]
+        return buffer.getvalue()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Statistics:
+        """Read what :meth:`to_bytes` wrote.
+
+        Raises:
+            InputError: not statistics, damaged, or of another schema.
+        """
+        try:
+            with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+                head = json.loads(arrays["index"].tobytes())
+                if head["schema"] != _SCHEMA:
+                    raise ValueError(f"schema {head['schema']}, this edgeq reads {_SCHEMA}")
+                tensors = {entry["name"]: _tensor(entry, arrays, n) for n, entry in enumerate(head["tensors"])}
+                return cls(tensors, int(head["image_count"]))
+        except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+            raise InputError(f"not readable as calibration statistics: {error}", fix="calibrate again") from error
+
+
+def _tensor(entry: dict[str, Any], arrays: Any, number: int) -> TensorStatistics:
+    low, high = arrays[f"{number}.images"]
+    histogram = Histogram(float(entry["low"]), float(entry["width"]), arrays[f"{number}.counts"])
+    channels = ChannelStatistics(*arrays[f"{number}.channels"]) if entry["channels"] else None
+    return TensorStatistics(low, high, histogram, channels)

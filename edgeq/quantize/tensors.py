@@ -1,0 +1,74 @@
+"""Which tensors get a grid, and which of them must share one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import onnx_ir as ir
+
+from edgeq.quantize.graph import COMPUTE_OPS, node_name, users
+from edgeq.quantize.plan import OpPlan
+from edgeq.quantize.recipe import Precision
+from edgeq.quantize.scheme import Placement, Scheme
+
+__all__ = ["grid_roots", "quantised_values"]
+
+_DATA_INPUTS_ONLY_FIRST = frozenset({"Resize", "Slice", "Split", "Reshape", "Clip", "Pad", "Squeeze", "Unsqueeze"})
+"""Their other inputs are shapes, indices or limits."""
+
+
+def quantised_values(model: ir.Model, scheme: Scheme, ops: Mapping[str, OpPlan]) -> list[ir.Value]:
+    """Values that get a QuantizeLinear/DequantizeLinear pair, in graph order."""
+    wanted: dict[ir.Value, None] = {}
+    for node in model.graph:
+        if ops[node_name(node)].precision is not Precision.INT8:
+            continue
+        every = scheme.placement is Placement.EVERY_TENSOR
+        if every or node.op_type in COMPUTE_OPS or node.op_type == "Add":
+            wanted.update(dict.fromkeys(_data_inputs(node)))
+        if every:
+            wanted.update(dict.fromkeys(node.outputs))
+    wanted = {value: None for value in wanted if not _inside_fusion(value, scheme, ops)}
+    order = {value: index for index, value in enumerate(_all_values(model))}
+    return sorted(wanted, key=order.__getitem__)
+
+
+def grid_roots(
+    model: ir.Model, scheme: Scheme, ops: Mapping[str, OpPlan], values: list[ir.Value]
+) -> dict[ir.Value, ir.Value]:
+    """Value -> the value whose grid it takes; a root maps to itself.
+
+    An INT8 op that only moves values hands the grid of its input on.
+    """
+    quantised = set(values)
+    roots: dict[ir.Value, ir.Value] = {}
+    for value in values:
+        producer = value.producer()
+        root = value
+        if producer is not None and producer.op_type in scheme.shared_scale_ops and producer.inputs:
+            source = producer.inputs[0]
+            int8 = ops[node_name(producer)].precision is Precision.INT8
+            if int8 and source is not None and source in quantised:
+                root = roots[source]
+        roots[value] = root
+    return roots
+
+
+def _inside_fusion(value: ir.Value, scheme: Scheme, ops: Mapping[str, OpPlan]) -> bool:
+    """Whether a value exists only between a convolution and the activation folded into it."""
+    producer, readers = value.producer(), users(value)
+    if producer is None or producer.op_type not in COMPUTE_OPS or len(readers) != 1:
+        return False
+    pair = (producer, readers[0])
+    return readers[0].op_type in scheme.fused_activations and all(
+        ops[node_name(node)].precision is Precision.INT8 for node in pair
+    )
+
+
+def _data_inputs(node: ir.Node) -> list[ir.Value]:
+    inputs = node.inputs[:1] if node.op_type in _DATA_INPUTS_ONLY_FIRST | COMPUTE_OPS else node.inputs
+    return [value for value in inputs if value is not None and value.const_value is None]
+
+
+def _all_values(model: ir.Model) -> list[ir.Value]:
+    return [*model.graph.inputs, *(value for node in model.graph for value in node.outputs)]

@@ -1,0 +1,80 @@
+"""Weights to int8: symmetric, per output channel or per tensor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeq.quantize.recipe import Granularity, RangeMethod
+from edgeq.types import Float32Array
+
+__all__ = ["QuantisedWeight", "quantize_bias", "quantize_weight"]
+
+_LIMIT = 127
+_SMALLEST_SCALE = 1e-8
+_INT32_LIMIT = 2**31 - 1
+_SHRINK_STEPS = np.linspace(0.8, 1.0, 21)
+
+
+@dataclass(frozen=True)
+class QuantisedWeight:
+    """``real = scale * values`` with zero point 0."""
+
+    values: npt.NDArray[np.int8]
+    scale: Float32Array
+    """(output channels,) or () for the whole tensor."""
+    axis: int
+
+
+def quantize_weight(
+    weight: npt.NDArray[Any], *, axis: int, granularity: Granularity, method: RangeMethod
+) -> QuantisedWeight:
+    """Round a float weight to int8 in -127..127.
+
+    The scale is ``max|w| / 127``; with ``mse`` a smaller one where that lowers the squared error.
+
+    Args:
+        weight: float32, any shape.
+        axis: the output channel axis.
+        granularity: one scale per channel of that axis, or one in all.
+        method: ``minmax`` or ``mse``.
+    """
+    rows = np.moveaxis(np.asarray(weight, np.float64), axis, 0).reshape(weight.shape[axis], -1)
+    if granularity is Granularity.PER_TENSOR:
+        rows = rows.reshape(1, -1)
+    scale = np.maximum(np.abs(rows).max(axis=1) / _LIMIT, _SMALLEST_SCALE)
+    if method is RangeMethod.MSE:
+        scale = _least_error(rows, scale)
+    scale = scale.astype(np.float32)
+    if granularity is Granularity.PER_TENSOR:
+        divisor: npt.NDArray[Any] = scale.reshape(())
+        scale = scale.reshape(())
+    else:
+        divisor = scale.reshape([-1 if i == axis else 1 for i in range(weight.ndim)])
+    values = np.clip(np.rint(weight / divisor), -_LIMIT, _LIMIT).astype(np.int8)
+    return QuantisedWeight(values, scale, axis)
+
+
+def quantize_bias(bias: npt.NDArray[Any], scale: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
+    """int32 bias with ``scale = input scale x weight scale``, (output channels,).
+
+    A channel whose weights are almost zero has a scale so small that its bias exceeds int32: it
+    saturates, which is still the nearest that the format can hold.
+    """
+    quantised = np.rint(np.asarray(bias, np.float64) / np.asarray(scale, np.float64))
+    return np.clip(quantised, -_INT32_LIMIT, _INT32_LIMIT).astype(np.int32)
+
+
+def _least_error(rows: npt.NDArray[np.float64], scale: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    best = scale.copy()
+    best_error = np.full(len(scale), np.inf)
+    for share in _SHRINK_STEPS:
+        tried = scale * share
+        rounded = np.clip(np.rint(rows / tried[:, None]), -_LIMIT, _LIMIT) * tried[:, None]
+        error = np.sum((rounded - rows) ** 2, axis=1)
+        better = error < best_error
+        best[better], best_error[better] = tried[better], error[better]
+    return best

@@ -1,0 +1,41 @@
+"""What ONNX Runtime's CPU kernels accept.
+
+Source: ``onnxruntime/core/optimizer/qdq_transformer/selectors_actions`` (which DQ-op-Q groups become
+one integer kernel) and ``contrib_ops/cpu/quantization`` of microsoft/onnxruntime. QLinearSigmoid is a
+table look-up; its output grid 1/256 covers 0..1 exactly.
+"""
+
+from __future__ import annotations
+
+from edgeq.quantize.grid import Affine
+from edgeq.quantize.scheme import Placement, Scheme
+from edgeq.types import IntegerType
+
+__all__ = ["scheme"]
+
+_INTEGER_OPS = frozenset(
+    "Add AveragePool Clip Concat Conv Flatten Gemm GlobalAveragePool LeakyRelu MatMul MaxPool Mul Relu "
+    "Reshape Resize Sigmoid Slice Split Squeeze Transpose Unsqueeze".split()
+)
+_SHARED = frozenset("Flatten MaxPool Reshape Resize Slice Split Squeeze Transpose Unsqueeze".split())
+
+
+def scheme(activation_dtype: IntegerType) -> Scheme:
+    """INT8 in ONNX Runtime.
+
+    Args:
+        activation_dtype: uint8 on x86, where signed activations run at half the speed; int8 also does
+            on ARM.
+    """
+    low, _ = activation_dtype.limits
+    return Scheme(
+        runtime="onnxruntime",
+        activation_dtype=activation_dtype,
+        symmetric_activations=False,
+        placement=Placement.EVERY_TENSOR,
+        integer_ops=_INTEGER_OPS,
+        shared_scale_ops=_SHARED,
+        # The transformers ReluQuantFusion and ClipQuantFusion drop them in front of a QuantizeLinear.
+        fused_activations=frozenset({"Relu", "Clip"}),
+        fixed_outputs={"Sigmoid": Affine(1 / 256, low, activation_dtype)},
+    )
