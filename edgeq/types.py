@@ -176,7 +176,7 @@ class PostProcess:
     multi_label: bool = True
     """A box may count for every class over the confidence, not for its best class only."""
     max_candidates: int = 30_000
-    """Only the best so many enter NMS: a ruined model that fires everywhere must not take seconds an image."""
+    """Only the best so many enter NMS: a ruined model that fires everywhere must not take seconds each."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import cv2
@@ -10,77 +11,87 @@ import numpy.typing as npt
 
 from edgeq.types import Float32Array
 
-__all__ = ["BIN_COUNT", "Histogram", "HistogramBuilder"]
+__all__ = ["BIN_COUNT", "Histogram", "merge_histograms"]
 
 BIN_COUNT = 4096
-"""Bins of a fresh histogram. Growth merges pairs, so at least a quarter of them stays in use."""
+"""Most bins of a histogram."""
+_SMALLEST_EXPONENT = -60
+
+Counts = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Histogram:
-    """Counts over equal bins: ``counts[i]`` values lie in ``[low + i * width, low + (i + 1) * width)``."""
+    """Counts over equal bins on a fixed lattice.
 
-    low: float
-    width: float
-    counts: npt.NDArray[np.float64]
-
-    @property
-    def centers(self) -> npt.NDArray[np.float64]:
-        """Middle of each bin, (bins,)."""
-        return self.low + (np.arange(len(self.counts)) + 0.5) * self.width
-
-    def trimmed(self) -> Histogram:
-        """The same without the empty bins at both ends."""
-        used = np.flatnonzero(self.counts)
-        if len(used) == 0:
-            return self
-        first, last = int(used[0]), int(used[-1])
-        return Histogram(self.low + first * self.width, self.width, self.counts[first : last + 1])
-
-
-class HistogramBuilder:
-    """Takes values in a stream; memory is ``BIN_COUNT`` bins whatever the number of values.
-
-    The first values set the range. A value outside doubles the bin width (neighbouring bins merge,
-    which is exact) until it fits.
+    The bin width is a power of two and bin ``i`` is ``[i * width, (i + 1) * width)``, so two
+    histograms of any data can be brought to one width by adding neighbouring bins, exactly, and
+    merged: what was counted in pieces equals what would have been counted in one go.
     """
 
-    def __init__(self) -> None:
-        self._low = 0.0
-        self._width = 0.0
-        self._counts: npt.NDArray[np.float64] = np.zeros(BIN_COUNT)
+    exponent: int
+    """The bin width is ``2 ** exponent``."""
+    start: int
+    """Lattice index of the first bin."""
+    counts: Counts
 
-    def add(self, values: Float32Array, low: float, high: float) -> None:
+    @property
+    def width(self) -> float:
+        """Width of a bin."""
+        return math.ldexp(1.0, self.exponent)
+
+    @property
+    def low(self) -> float:
+        """Lower end of the first bin."""
+        return self.start * self.width
+
+    @property
+    def centers(self) -> Counts:
+        """Middle of each bin, (bins,)."""
+        return np.asarray((self.start + np.arange(len(self.counts)) + 0.5) * self.width, np.float64)
+
+    @classmethod
+    def of(cls, values: Float32Array, low: float, high: float) -> Histogram:
         """Count values.
 
         Args:
-            values: float32, any shape, finite.
-            low: their minimum.
-            high: their maximum.
+            values: float32, any shape, finite; none outside ``low..high``.
+            low: a lower bound, usually their minimum.
+            high: an upper bound, usually their maximum.
         """
-        if self._width == 0.0:
-            # A constant tensor gets a narrow range around its value.
-            span = max(high - low, abs(high) * 1e-3, 1e-12)
-            self._low, self._width = low, span * (1 + 1e-6) / BIN_COUNT
-        while low < self._low:
-            self._double(towards_low=True)
-        while high >= self._low + self._width * BIN_COUNT:
-            self._double(towards_low=False)
+        # A constant tensor gets a narrow range around its value; two bins stay free for rounding.
+        span = max(high - low, 1e-6 * max(abs(low), abs(high)))
+        exponent = _SMALLEST_EXPONENT
+        if span > 0:
+            exponent = max(exponent, math.ceil(math.log2(span / (BIN_COUNT - 4))))
+        width = math.ldexp(1.0, exponent)
+        first, last = math.floor(low / width) - 1, math.floor(high / width) + 1
         # OpenCV's uniform histogram is several times faster than numpy's and releases the GIL.
-        edges = [self._low, self._low + self._width * BIN_COUNT]
         flat = np.ascontiguousarray(values, np.float32).reshape(1, -1)
-        self._counts += cv2.calcHist([flat], [0], None, [BIN_COUNT], edges).reshape(-1)
+        ends = [first * width, (last + 1) * width]
+        counts = cv2.calcHist([flat], [0], None, [last - first + 1], ends).reshape(-1)
+        return cls(exponent, first, counts.astype(np.float64))
 
-    def build(self) -> Histogram:
-        """What was counted so far."""
-        return Histogram(self._low, max(self._width, 1e-12), self._counts.copy()).trimmed()
+    def coarsened(self, exponent: int) -> Histogram:
+        """The same with bins of ``2 ** exponent``, at least the present width."""
+        start, counts = self.start, self.counts
+        for _ in range(exponent - self.exponent):
+            counts = np.pad(counts, (start % 2, (len(counts) + start % 2) % 2))
+            start, counts = start // 2, counts.reshape(-1, 2).sum(axis=1)
+        return Histogram(exponent, start, counts)
 
-    def _double(self, *, towards_low: bool) -> None:
-        pairs = self._counts.reshape(-1, 2).sum(axis=1)
-        empty = np.zeros(BIN_COUNT // 2)
-        if towards_low:
-            self._low -= self._width * BIN_COUNT
-            self._counts = np.concatenate([empty, pairs])
-        else:
-            self._counts = np.concatenate([pairs, empty])
-        self._width *= 2
+
+def merge_histograms(first: Histogram, second: Histogram) -> Histogram:
+    """Both together, on the finest bins that :data:`BIN_COUNT` of them can hold."""
+    exponent = max(first.exponent, second.exponent)
+    while True:
+        left, right = first.coarsened(exponent), second.coarsened(exponent)
+        start = min(left.start, right.start)
+        end = max(left.start + len(left.counts), right.start + len(right.counts))
+        if end - start <= BIN_COUNT:
+            break
+        exponent += 1
+    counts = np.zeros(end - start)
+    for part in (left, right):
+        counts[part.start - start :][: len(part.counts)] += part.counts
+    return Histogram(exponent, start, counts)

@@ -15,7 +15,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 
 from edgeq.errors import CalibrationError
-from edgeq.quantize.histogram import HistogramBuilder
+from edgeq.quantize.histogram import Histogram, merge_histograms
 from edgeq.quantize.ort import cpu_session
 from edgeq.quantize.statistics import ChannelStatistics, Statistics, TensorStatistics
 from edgeq.types import Float32Array
@@ -109,7 +109,7 @@ class _Recorder:
         self._name = name
         self._lows: list[float] = []
         self._highs: list[float] = []
-        self._histogram = HistogramBuilder()
+        self._histogram: Histogram | None = None
         self._channels: _ChannelRecorder | None = None
 
     @property
@@ -121,8 +121,9 @@ class _Recorder:
             rows = values.reshape(values.shape[1], -1)
             lows, highs = rows.min(axis=1), rows.max(axis=1)
             low, high = float(lows.min()), float(highs.max())
-            self._channels = self._channels or _ChannelRecorder(len(lows))
-            self._channels.add(rows, lows, highs)
+            if np.isfinite(low) and np.isfinite(high):
+                self._channels = self._channels or _ChannelRecorder(len(lows))
+                self._channels.add(rows, lows, highs)
         else:
             low, high = float(values.min()), float(values.max())
         if not (np.isfinite(low) and np.isfinite(high)):
@@ -132,13 +133,16 @@ class _Recorder:
             )
         self._lows.append(low)
         self._highs.append(high)
-        self._histogram.add(_subset(values), low, high)
+        counted = Histogram.of(_subset(values), low, high)
+        self._histogram = counted if self._histogram is None else merge_histograms(self._histogram, counted)
 
     def build(self) -> TensorStatistics:
+        if self._histogram is None:
+            raise ValueError(f"{self._name!r} was never seen")
         return TensorStatistics(
             np.asarray(self._lows, np.float32),
             np.asarray(self._highs, np.float32),
-            self._histogram.build(),
+            self._histogram,
             self._channels.build() if self._channels is not None else None,
         )
 

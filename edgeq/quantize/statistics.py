@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeq.errors import InputError
-from edgeq.quantize.histogram import Histogram
+from edgeq.quantize.histogram import Histogram, merge_histograms
 from edgeq.types import Float32Array
 
-__all__ = ["ChannelStatistics", "Statistics", "TensorStatistics"]
+__all__ = ["ChannelStatistics", "Statistics", "TensorStatistics", "merge_statistics"]
 
 _SCHEMA = 1
 
@@ -72,8 +72,7 @@ class Statistics:
         index: list[dict[str, Any]] = []
         for number, (name, tensor) in enumerate(self.tensors.items()):
             histogram = tensor.histogram
-            entry = {"name": name, "low": histogram.low, "width": histogram.width}
-            entry["channels"] = tensor.channels is not None
+            entry: dict[str, Any] = {"name": name, "exponent": histogram.exponent, "start": histogram.start}
             arrays[f"{number}.images"] = np.stack([tensor.image_low, tensor.image_high])
             arrays[f"{number}.counts"] = histogram.counts
             if tensor.channels is not None:
@@ -102,8 +101,46 @@ class Statistics:
             raise InputError(f"not readable as calibration statistics: {error}", fix="calibrate again") from error
 
 
+def merge_statistics(parts: Sequence[Statistics]) -> Statistics:
+    """Statistics of all the images of the parts, in their order, as if observed in one go."""
+    first, *others = parts
+    if not others:
+        return first
+    tensors = {}
+    for name in first.tensors:
+        pieces = [part.tensors[name] for part in parts]
+        weights = np.asarray([part.image_count for part in parts], np.float64)
+        histogram = pieces[0].histogram
+        for piece in pieces[1:]:
+            histogram = merge_histograms(histogram, piece.histogram)
+        channels = [piece.channels for piece in pieces if piece.channels is not None]
+        tensors[name] = TensorStatistics(
+            np.concatenate([piece.image_low for piece in pieces]),
+            np.concatenate([piece.image_high for piece in pieces]),
+            histogram,
+            _merge_channels(channels, weights) if len(channels) == len(pieces) else None,
+        )
+    return Statistics(tensors, sum(part.image_count for part in parts))
+
+
+def _merge_channels(parts: Sequence[ChannelStatistics], weights: npt.NDArray[np.float64]) -> ChannelStatistics:
+    def mean(field: str) -> Float32Array:
+        rows = np.stack([getattr(part, field) for part in parts])
+        return np.asarray(weights @ rows / weights.sum(), np.float32)
+
+    return ChannelStatistics(
+        low=np.min([part.low for part in parts], axis=0),
+        high=np.max([part.high for part in parts], axis=0),
+        mean_low=mean("mean_low"),
+        mean_high=mean("mean_high"),
+        mean=mean("mean"),
+        power=mean("power"),
+    )
+
+
 def _tensor(entry: dict[str, Any], arrays: Any, number: int) -> TensorStatistics:
     low, high = arrays[f"{number}.images"]
-    histogram = Histogram(float(entry["low"]), float(entry["width"]), arrays[f"{number}.counts"])
-    channels = ChannelStatistics(*arrays[f"{number}.channels"]) if entry["channels"] else None
+    histogram = Histogram(int(entry["exponent"]), int(entry["start"]), arrays[f"{number}.counts"])
+    key = f"{number}.channels"
+    channels = ChannelStatistics(*arrays[key]) if key in arrays else None
     return TensorStatistics(low, high, histogram, channels)
