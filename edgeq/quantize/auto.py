@@ -11,7 +11,7 @@ import onnx_ir as ir
 from edgeq.quantize.graph import silu_of, tail_nodes, users
 from edgeq.quantize.grid import Affine, Range, affine
 from edgeq.quantize.local_error import LocalModel
-from edgeq.quantize.observe import session_with_outputs
+from edgeq.quantize.observe import KNOWN_RANGES, session_with_outputs
 from edgeq.quantize.ort import core_count
 from edgeq.quantize.plan import TensorPlan
 from edgeq.quantize.precision import matching_rules
@@ -59,14 +59,15 @@ def choose_grids(
     symmetric = scheme.symmetric_activations if recipe.symmetric is None else recipe.symmetric
     grids: dict[str, TensorPlan] = {}
     undecided: list[tuple[ir.Value, dict[str, Affine]]] = []
+    for node in model.graph:
+        if node.op_type in KNOWN_RANGES and node not in tail:
+            name = node.outputs[0].name or ""
+            whole = affine(Range(*KNOWN_RANGES[node.op_type]), scheme.activation_dtype, symmetric=symmetric)
+            grids[name] = TensorPlan(name, scheme.fixed_outputs.get(node.op_type, whole), "fixed")
     for value in _recorded(model, statistics):
         name = value.name or ""
         producer = value.producer()
         if producer is not None and producer in tail:
-            continue
-        fixed = scheme.fixed_outputs.get(producer.op_type) if producer is not None else None
-        if fixed is not None:
-            grids[name] = TensorPlan(name, fixed, "fixed")
             continue
         rule = rules.get(producer.name or "") if producer is not None else None
         method = rule.range if rule is not None and rule.range is not None else recipe.range

@@ -56,7 +56,8 @@ class LocalModel:
         self._session: ort.InferenceSession | None = None
         if self._region is not None:
             # One thread: many of these run side by side.
-            self._session = cpu_session(_small_model(model, tensor, self._region, dtype), threads=1)
+            small = _small_model(model, tensor, self._region, dtype)
+            self._session = cpu_session(small, threads=1, keep_memory=False)
 
     @property
     def needed(self) -> tuple[str, ...]:

@@ -20,10 +20,13 @@ from edgeq.quantize.ort import cpu_session
 from edgeq.quantize.statistics import ChannelStatistics, Statistics, TensorStatistics
 from edgeq.types import Float32Array
 
-__all__ = ["MOVES_DATA", "observe", "observed_values", "session_with_outputs"]
+__all__ = ["KNOWN_RANGES", "MOVES_DATA", "Observer", "observed_values", "session_with_outputs"]
 
-_SUBSET = 1 << 15
+_SUBSET = 1 << 14
 """About so many values per tensor and image go into the histogram; the extremes use them all."""
+
+KNOWN_RANGES = {"Sigmoid": (0.0, 1.0), "HardSigmoid": (0.0, 1.0), "Softmax": (0.0, 1.0)}
+"""Op types whose output range needs no observing."""
 
 # Outputs of these are rearrangements of their inputs: their statistics would say nothing new.
 MOVES_DATA = frozenset(
@@ -36,43 +39,53 @@ def observed_values(model: ir.Model) -> list[ir.Value]:
     constant = set(model.graph.initializers)
     values = [value for value in model.graph.inputs if value.name not in constant]
     for node in model.graph:
-        if node.op_type not in MOVES_DATA:
+        if node.op_type not in MOVES_DATA and node.op_type not in KNOWN_RANGES:
             values += [value for value in node.outputs if value.dtype in (ir.DataType.FLOAT, None)]
     return values
 
 
-def observe(
-    model: ir.Model, tensors: Iterable[Float32Array], *, progress: Callable[[int], None] | None = None
-) -> Statistics:
-    """Statistics of every float tensor of the model.
+class Observer:
+    """Runs one float model over images and records; may be used for several lists of images."""
 
-    Args:
-        model: normalised float model with one input; not changed.
-        tensors: pre-processed inputs, each of the model's input shape, one per image.
-        progress: called with the number of images done.
+    def __init__(self, model: ir.Model) -> None:
+        """Load the model with all its tensors as outputs.
 
-    Raises:
-        CalibrationError: no images, or the float model itself gives NaN or infinity.
-    """
-    wanted = [value.name for value in observed_values(model) if value.producer() is not None and value.name]
-    session, input_name, names = session_with_outputs(model, wanted)
-    recorders = {name: _Recorder(name) for name in [input_name, *names]}
-    count = 0
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        pending: Future[None] | None = None
-        for tensor in tensors:
-            outputs = session.run(names, {input_name: tensor})
+        Args:
+            model: normalised float model with one input; not changed.
+        """
+        wanted = [value.name for value in observed_values(model) if value.producer() is not None and value.name]
+        self._session, self._input, self._names = session_with_outputs(model, wanted)
+
+    def observe(
+        self, tensors: Iterable[Float32Array], *, progress: Callable[[int], None] | None = None
+    ) -> Statistics:
+        """Statistics of every float tensor of the model.
+
+        Args:
+            tensors: pre-processed inputs, each of the model's input shape, one per image.
+            progress: called with the number of images done.
+
+        Raises:
+            CalibrationError: no images, or the float model itself gives NaN or infinity.
+        """
+        recorders = {name: _Recorder(name) for name in [self._input, *self._names]}
+        count = 0
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            pending: Future[None] | None = None
+            for tensor in tensors:
+                outputs = self._session.run(self._names, {self._input: tensor})
+                if pending is not None:
+                    pending.result()
+                values = dict(zip(self._names, outputs, strict=True))
+                pending = pool.submit(_record, recorders, values, self._input, tensor)
+                count += 1
+                if progress is not None:
+                    progress(count)
             if pending is not None:
                 pending.result()
-            pending = pool.submit(_record, recorders, dict(zip(names, outputs, strict=True)), input_name, tensor)
-            count += 1
-            if progress is not None:
-                progress(count)
-        if pending is not None:
-            pending.result()
-    if count == 0:
-        raise CalibrationError("there is no image to calibrate on", fix="give a folder or data set with images")
-    return Statistics({name: recorder.build() for name, recorder in recorders.items() if recorder.used}, count)
+        if count == 0:
+            raise CalibrationError("there is no image to calibrate on", fix="give a folder or data set with images")
+        return Statistics({name: recorder.build() for name, recorder in recorders.items() if recorder.used}, count)
 
 
 def session_with_outputs(model: ir.Model, names: Iterable[str]) -> tuple[ort.InferenceSession, str, list[str]]:

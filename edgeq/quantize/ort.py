@@ -16,12 +16,14 @@ def core_count() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def cpu_session(data: bytes, *, threads: int | None = None) -> ort.InferenceSession:
+def cpu_session(data: bytes, *, threads: int | None = None, keep_memory: bool = True) -> ort.InferenceSession:
     """Session on the CPU, with idle threads that sleep: calibration shares its cores.
 
     Args:
         data: serialised ONNX model.
         threads: inside one inference; None: all cores.
+        keep_memory: hold on to freed tensors for the next inference: faster, but not where many
+            sessions live side by side.
 
     Raises:
         ModelError: ONNX Runtime cannot load the model.
@@ -29,6 +31,7 @@ def cpu_session(data: bytes, *, threads: int | None = None) -> ort.InferenceSess
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = threads or core_count()
+    options.enable_cpu_mem_arena = keep_memory
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])

@@ -20,7 +20,7 @@
 
     [tune]
     max_predicted_drop = 0.5       # points; worst blocks go to float until this is met
-    max_float_share = 0.2          # of the multiplications
+    max_float_share = 0.15         # of the multiplications
 
     [[rules]]                      # in order; a later one wins
     match = "/model.22/*"          # node name, or "op:Resize"; * and ? as in a shell
@@ -102,7 +102,7 @@ class Recipe:
     float_heads: bool = True
     max_predicted_drop: float | None = 0.5
     """Points; None: no block is kept in float for accuracy's sake."""
-    max_float_share: float = 0.2
+    max_float_share: float = 0.15
     rules: tuple[Rule, ...] = ()
 
     def to_toml(self) -> str:
@@ -153,7 +153,7 @@ class _Tail(_Section):
 
 class _Tune(_Section):
     max_predicted_drop: float | Literal[False] = Field(default=0.5, ge=0)
-    max_float_share: float = Field(default=0.2, ge=0, le=1)
+    max_float_share: float = Field(default=0.15, ge=0, le=1)
 
 
 class _Rule(_Section):

@@ -66,8 +66,8 @@ class Statistics:
     tensors: Mapping[str, TensorStatistics]
     image_count: int
 
-    def to_bytes(self) -> bytes:
-        """A compressed ``.npz`` without pickles."""
+    def to_bytes(self, *, compress: bool = True) -> bytes:
+        """An ``.npz`` without pickles."""
         arrays: dict[str, npt.NDArray[Any]] = {}
         index: list[dict[str, Any]] = []
         for number, (name, tensor) in enumerate(self.tensors.items()):
@@ -80,7 +80,8 @@ class Statistics:
             index.append(entry)
         head = {"schema": _SCHEMA, "image_count": self.image_count, "tensors": index}
         buffer = io.BytesIO()
-        np.savez_compressed(buffer, index=np.frombuffer(json.dumps(head).encode(), np.uint8), **arrays)  # type: ignore[arg-type]
+        save = np.savez_compressed if compress else np.savez
+        save(buffer, index=np.frombuffer(json.dumps(head).encode(), np.uint8), **arrays)  # type: ignore[arg-type]
         return buffer.getvalue()
 
     @classmethod

@@ -1,0 +1,93 @@
+"""Runtimes by name, edgeq's own and those that other packages add, all through one door.
+
+A package adds one with an entry point in the group ``edgeq.runtimes`` that names an object with the
+members of `edgeq.runtimes.base.Runtime`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgeq.errors import InputError, UnavailableError
+
+if TYPE_CHECKING:
+    from edgeq.runtimes.base import Runtime
+
+__all__ = ["GROUP", "load_runtime", "missing_modules", "runtime_for", "runtime_names"]
+
+GROUP = "edgeq.runtimes"
+_CHECKOUT = {"onnxruntime": "edgeq.runtimes.onnxruntime:RUNTIME"}
+"""For a checkout that was never installed, which has no entry points."""
+_LATER = {".tflite": "tflite", ".xml": "openvino", ".engine": "tensorrt", ".mlpackage": "coreml"}
+"""File endings that tell which runtime would be needed."""
+
+
+def runtime_names() -> tuple[str, ...]:
+    """Names of the known runtimes, installed wheel or not."""
+    return tuple(sorted(_entries()))
+
+
+def load_runtime(name: str, *, installed: bool = True) -> Runtime:
+    """The runtime of that name.
+
+    Args:
+        name: as in a target profile.
+        installed: the vendor's wheel has to be there.
+
+    Raises:
+        InputError: there is none of that name.
+        UnavailableError: the vendor's wheel is not installed, or the package that adds it is broken.
+    """
+    entries = _entries()
+    if name not in entries:
+        raise InputError(
+            f"this edgeq has no runtime {name!r}",
+            fix=f"known: {', '.join(sorted(entries))}; a newer edgeq or a plug-in may add it",
+        )
+    try:
+        runtime: Runtime = entries[name].load()
+    except (ImportError, AttributeError) as error:
+        raise UnavailableError(
+            f"the runtime {name!r} cannot be loaded: {error}", fix=f"reinstall what adds it: {entries[name].value}"
+        ) from error
+    missing = missing_modules(runtime) if installed else ()
+    if missing:
+        raise UnavailableError(
+            f"the runtime {name!r} is not installed: no module {', '.join(missing)}", fix=runtime.install
+        )
+    return runtime
+
+
+def runtime_for(artifact: Path) -> Runtime:
+    """The runtime that loads a file, by its name's ending.
+
+    Raises:
+        InputError: no runtime loads such a file.
+        UnavailableError: its runtime is not part of this edgeq, or not installed.
+    """
+    suffix = artifact.suffix.lower()
+    for name in runtime_names():
+        if suffix in load_runtime(name, installed=False).artifact_suffixes:
+            return load_runtime(name)
+    if suffix in _LATER:
+        raise UnavailableError(
+            f"{artifact.name} needs the runtime {_LATER[suffix]!r}, which this edgeq does not have",
+            fix=f"known runtimes: {', '.join(runtime_names())}",
+        )
+    raise InputError(
+        f"{artifact} is neither a bundle nor a model that a runtime loads",
+        fix="give the folder that 'edgeq quantize ... -o FOLDER' made, or an .onnx file",
+    )
+
+
+def missing_modules(runtime: Runtime) -> tuple[str, ...]:
+    """Which of the vendor's modules are not importable; nothing is imported to find out."""
+    return tuple(name for name in runtime.requires if importlib.util.find_spec(name) is None)
+
+
+def _entries() -> dict[str, EntryPoint]:
+    found = {entry.name: entry for entry in entry_points(group=GROUP)}
+    return found or {name: EntryPoint(name, value, GROUP) for name, value in _CHECKOUT.items()}

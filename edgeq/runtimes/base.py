@@ -9,17 +9,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy.typing as npt
 
 from edgeq.types import TensorInfo
+
+if TYPE_CHECKING:
+    from edgeq.quantize.scheme import Scheme
+    from edgeq.targets import Target
 
 __all__ = [
     "AuditReport",
     "LayerAudit",
     "LayerPrecision",
     "ProbeReport",
+    "Runtime",
     "Session",
     "SessionOptions",
 ]
@@ -110,3 +115,70 @@ class ProbeReport:
     """``vnni: yes``, ``threads: 4``, ..."""
     problems: tuple[str, ...] = ()
     """What is missing and how to get it."""
+
+
+class Runtime(Protocol):
+    """All that edgeq asks of a runtime's folder; making one loads nothing but edgeq's own modules."""
+
+    @property
+    def name(self) -> str:
+        """As in the entry point and in target profiles."""
+        ...
+
+    @property
+    def requires(self) -> tuple[str, ...]:
+        """Modules of the vendor's that have to be importable."""
+        ...
+
+    @property
+    def install(self) -> str:
+        """The command that brings them."""
+        ...
+
+    @property
+    def artifact_suffixes(self) -> tuple[str, ...]:
+        """File name endings that it loads: ``.onnx``."""
+        ...
+
+    @property
+    def default_float(self) -> str:
+        """Precision that a float model runs in when nothing is forced: ``float32``, ``bfloat16``."""
+        ...
+
+    @property
+    def session_factory(self) -> str:
+        """``module:function`` that takes (path, `SessionOptions`), for `edgeq.benchmark.memory`."""
+        ...
+
+    def open_session(self, artifact: Path, *, options: SessionOptions) -> Session:
+        """A loaded artifact.
+
+        Raises:
+            ModelError: it cannot be loaded.
+            UnavailableError: the runtime is not installed.
+        """
+        ...
+
+    def audit(
+        self, artifact: Path, *, options: SessionOptions, reasons: Mapping[str, str] | None = None
+    ) -> AuditReport:
+        """What really runs in which precision.
+
+        Args:
+            artifact: what the runtime loads.
+            options: as it will be run.
+            reasons: node name -> why the plan keeps it in float, where a plan is known.
+        """
+        ...
+
+    def probe(self) -> ProbeReport:
+        """Whether it can run here, and with which instructions."""
+        ...
+
+    def scheme(self, target: Target) -> Scheme:
+        """What its INT8 kernels accept on that target (host)."""
+        ...
+
+    def lower(self, qdq: bytes, folder: Path) -> Path:
+        """Write the artifact of a QDQ model into a folder (host); its path."""
+        ...

@@ -1,0 +1,253 @@
+"""Quantise: float model and calibration images in, QDQ model with its plan and reasons out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from edgeq.data.stream import iter_tensors
+from edgeq.model.source import FloatModel
+from edgeq.quantize.auto import choose_grids
+from edgeq.quantize.cache import StatisticsCache, default_cache_folder
+from edgeq.quantize.equalize import equalize_depthwise
+from edgeq.quantize.insert import model_bytes
+from edgeq.quantize.observe import Observer
+from edgeq.quantize.plan import Plan, TensorPlan
+from edgeq.quantize.planner import build_plan
+from edgeq.quantize.predict import DropPredictor
+from edgeq.quantize.recipe import Recipe
+from edgeq.quantize.scheme import Scheme
+from edgeq.quantize.statistics import Statistics, merge_statistics
+from edgeq.quantize.teacher import LayerError
+from edgeq.quantize.tune import Tuned, TuningStep, tune
+from edgeq.types import Float32Array, Sample
+
+__all__ = ["CalibrationSet", "LayerReport", "Quantized", "default_cache_folder", "quantize"]
+
+Progress = Callable[[str, int, int], None]
+
+_CHUNK_IMAGES = 32
+"""Statistics are kept after every so many images, so that an interrupted run goes on from there."""
+_RANGE_IMAGES = 4
+_ERROR_IMAGES = 16
+_PREDICTION_IMAGES = 32
+
+
+@dataclass(frozen=True)
+class CalibrationSet:
+    """Checked calibration images."""
+
+    samples: tuple[Sample, ...]
+    digests: Mapping[str, str]
+    """Sample key -> digest of the image's content."""
+    origin: str
+    split: str
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """One op of the float model and what became of it."""
+
+    node: str
+    op_type: str
+    precision: str
+    reason: str
+    noise: float | None
+    """Own noise-to-signal ratio in INT8 with exact inputs; None: not a layer with weights."""
+    float_range: tuple[float, float] | None
+    """Observed range of its output."""
+    grid: tuple[float, int] | None
+    """Scale and zero point of its output."""
+    range_method: str | None
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """The QDQ model and everything that explains it."""
+
+    qdq: bytes
+    plan: Plan
+    recipe: Recipe
+    statistics: Statistics
+    layers: tuple[LayerReport, ...]
+    predicted_drop_points: float | None
+    tuning: tuple[TuningStep, ...]
+    timings_s: Mapping[str, float]
+    cache_hit: bool
+    """The statistics came from the cache."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data for reports; the model and the statistics are left out."""
+        return {
+            "runtime": self.plan.runtime,
+            "int8_op_count": len(self.plan.int8_ops),
+            "float_op_count": len(self.plan.float_ops),
+            "image_count": self.statistics.image_count,
+            "predicted_drop_points": self.predicted_drop_points,
+            "tuning": [asdict(step) for step in self.tuning],
+            "layers": [asdict(layer) for layer in self.layers],
+            "timings_s": dict(self.timings_s),
+            "statistics_from_cache": self.cache_hit,
+        }
+
+
+def quantize(
+    model: FloatModel,
+    calibration: CalibrationSet,
+    scheme: Scheme,
+    recipe: Recipe,
+    *,
+    cache_folder: Path | None,
+    progress: Progress | None = None,
+) -> Quantized:
+    """INT8 for one runtime.
+
+    Args:
+        model: the float model.
+        calibration: checked images; all of them are used.
+        scheme: what the runtime's kernels accept.
+        recipe: choices of the user.
+        cache_folder: where statistics are kept; None: nowhere.
+        progress: called with (stage, done, total).
+
+    Raises:
+        CalibrationError: no images, or the float model gives NaN.
+        RecipeError: a rule that matches nothing.
+    """
+    clock = _Clock()
+    report = progress or (lambda stage, done, total: None)
+    with clock("calibrate"):
+        statistics, cache_hit = _statistics(model, calibration, cache_folder, report)
+    if recipe.depthwise_equalization:
+        with clock("equalize"):
+            model, changed = equalize_depthwise(model, statistics)
+        if changed:
+            with clock("calibrate equalised"):
+                statistics, _ = _statistics(model, calibration, cache_folder, report)
+    graph = ir.serde.deserialize_model(onnx.load_from_string(model.onnx_bytes))
+    with clock("ranges"):
+        grids = choose_grids(
+            graph, scheme, recipe, statistics, _tensors(model, calibration, _RANGE_IMAGES),
+            progress=lambda done, total: report("ranges", done, total),
+        )  # fmt: skip
+
+    def make_plan(kept: Mapping[str, str], shifts: Mapping[str, Float32Array]) -> Plan:
+        return build_plan(graph, scheme, recipe, grids, kept_float=kept, bias_shifts=shifts)
+
+    with clock("tune"):
+        tuned = tune(
+            graph, recipe, make_plan, _tensors(model, calibration, _ERROR_IMAGES), _predictor(model, calibration, recipe),
+            progress=lambda done, total: report("tune", done, total),
+        )  # fmt: skip
+    qdq = tuned.qdq
+    return Quantized(
+        qdq=_named(model_bytes(qdq), model),
+        plan=tuned.plan,
+        recipe=recipe,
+        statistics=statistics,
+        layers=_layer_reports(graph, tuned, grids, statistics),
+        predicted_drop_points=None if tuned.chosen is None else tuned.chosen.predicted_drop_points,
+        tuning=tuned.steps,
+        timings_s=clock.seconds,
+        cache_hit=cache_hit,
+    )
+
+
+class _Clock:
+    """Seconds per stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[stage] = round(time.perf_counter() - start, 3)
+
+
+def _statistics(
+    model: FloatModel, calibration: CalibrationSet, cache_folder: Path | None, report: Progress
+) -> tuple[Statistics, bool]:
+    """Statistics from the cache, or observed piece by piece with each piece kept until all are there."""
+    cache = StatisticsCache(cache_folder, model_sha256=model.sha256, spec=model.input)
+    digests = [calibration.digests[sample.key] for sample in calibration.samples]
+    whole = cache.load(digests)
+    if whole is not None:
+        return whole, True
+    observer = Observer(ir.serde.deserialize_model(onnx.load_from_string(model.onnx_bytes)))
+    total = len(calibration.samples)
+    pieces: list[Statistics] = []
+    for start in range(0, max(total, 1), _CHUNK_IMAGES):
+        chunk = slice(start, start + _CHUNK_IMAGES)
+        piece = cache.load(digests[chunk])
+        if piece is None:
+            tensors = (tensor for _, tensor, _ in iter_tensors(calibration.samples[chunk], model.input))
+            piece = observer.observe(tensors, progress=_shifted(report, start, total))
+            cache.store(digests[chunk], piece, compress=False)
+        pieces.append(piece)
+        report("calibrate", min(start + _CHUNK_IMAGES, total), total)
+    statistics = merge_statistics(pieces)
+    cache.store(digests, statistics)
+    for start in range(0, total, _CHUNK_IMAGES):
+        if total > _CHUNK_IMAGES:
+            cache.drop(digests[start : start + _CHUNK_IMAGES])
+    return statistics, False
+
+
+def _shifted(report: Progress, first: int, total: int) -> Callable[[int], None]:
+    return lambda done: report("calibrate", first + done, total)
+
+
+def _tensors(model: FloatModel, calibration: CalibrationSet, count: int) -> list[Float32Array]:
+    """Pre-processed inputs of evenly spread calibration images."""
+    total = len(calibration.samples)
+    indices = np.unique(np.linspace(0, total - 1, min(count, total)).round().astype(int))
+    chosen = [calibration.samples[index] for index in indices]
+    return [tensor for _, tensor, _ in iter_tensors(chosen, model.input, workers=2)]
+
+
+def _predictor(model: FloatModel, calibration: CalibrationSet, recipe: Recipe) -> DropPredictor | None:
+    if recipe.max_predicted_drop is None:
+        return None
+    images = _tensors(model, calibration, _PREDICTION_IMAGES)
+    return DropPredictor(model.onnx_bytes, images, spec=model.input, head=model.head)
+
+
+def _layer_reports(
+    graph: ir.Model, tuned: Tuned, grids: Mapping[str, TensorPlan], statistics: Statistics
+) -> tuple[LayerReport, ...]:
+    outputs = {node.name or "": node.outputs[0].name or "" for node in graph.graph}
+    reports = []
+    for name, op in tuned.plan.ops.items():
+        error: LayerError | None = tuned.errors.get(name)
+        observed = statistics.tensors.get(outputs[name])
+        tensor = tuned.plan.tensors.get(outputs[name])
+        reports.append(
+            LayerReport(
+                node=name,
+                op_type=op.op_type,
+                precision=op.precision.value,
+                reason=op.reason,
+                noise=None if error is None else error.noise,
+                float_range=None if observed is None else (observed.low, observed.high),
+                grid=None if tensor is None else (tensor.grid.scale, tensor.grid.zero_point),
+                range_method=None if tensor is None else tensor.method,
+            )
+        )
+    return tuple(reports)
+
+
+def _named(qdq: bytes, model: FloatModel) -> bytes:
+    """The QDQ model with the source's metadata, so that other tools know it as they know the source."""
+    proto = onnx.load_from_string(qdq)
+    proto.producer_name = "edgeq"
+    return bytes(proto.SerializeToString())

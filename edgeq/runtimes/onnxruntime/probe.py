@@ -1,0 +1,79 @@
+"""Is ONNX Runtime here, and has the CPU the instructions that make its INT8 fast and exact?"""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+
+from edgeq.errors import UnavailableError
+from edgeq.runtimes.base import ProbeReport
+from edgeq.runtimes.onnxruntime.session import PROVIDER, import_onnxruntime
+
+__all__ = ["cpu_flags", "probe"]
+
+_X86 = ("x86_64", "amd64", "i686")
+_ARM = ("aarch64", "arm64")
+_FEATURES = {
+    "x86": {
+        "avx2": ("avx2",),
+        "avx512": ("avx512f",),
+        "vnni": ("avx512_vnni", "avx_vnni"),
+        "amx-int8": ("amx_int8",),
+    },
+    "arm": {"dot-product": ("asimddp",), "i8mm": ("i8mm",), "fp16": ("asimdhp",), "sve": ("sve",)},
+}
+"""Name in the report -> flags of /proc/cpuinfo, one of which is enough."""
+
+
+def probe(cpuinfo: Path = Path("/proc/cpuinfo")) -> ProbeReport:
+    """Version, instructions and problems.
+
+    Args:
+        cpuinfo: the kernel's file; another one in tests.
+    """
+    flags = cpu_flags(cpuinfo)
+    machine = platform.machine().lower()
+    kind = "x86" if machine in _X86 else "arm" if machine in _ARM else None
+    features = {"architecture": machine, "threads": str(_threads())}
+    known = _FEATURES.get(kind or "", {}) if flags else {}
+    features |= {name: "yes" if flags & set(any_of) else "no" for name, any_of in known.items()}
+    problems = _cpu_problems(features)
+    version: str | None = None
+    try:
+        ort = import_onnxruntime()
+        version = str(ort.__version__)
+        features["providers"] = ", ".join(ort.get_available_providers())
+        if PROVIDER not in ort.get_available_providers():
+            problems.append(f"this build of ONNX Runtime has no {PROVIDER}: pip install onnxruntime")
+    except UnavailableError as error:
+        problems.insert(0, f"{error.message}: {error.fix}")
+    return ProbeReport("onnxruntime", version, features, tuple(problems))
+
+
+def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
+    """Instruction set flags of the first core; empty where the system has no such file."""
+    try:
+        lines = cpuinfo.read_text(errors="replace").splitlines()
+    except OSError:
+        return frozenset()
+    for line in lines:
+        key, _, value = line.partition(":")
+        if key.strip().lower() in ("flags", "features"):
+            return frozenset(value.split())
+    return frozenset()
+
+
+def _threads() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _cpu_problems(features: dict[str, str]) -> list[str]:
+    if features.get("vnni") == "no":
+        return [
+            "no VNNI: uint8 x int8 products are added in pairs in 16 bits and clamped where they do not fit, "
+            "which changes results, and INT8 gains little speed; compare accuracy on the target itself"
+        ]
+    if features.get("dot-product") == "no":
+        return ["no dot-product instructions (asimddp): INT8 gains little over float on this CPU"]
+    return []
