@@ -1,0 +1,1 @@
+"""Sources to float models; heads to detections."""

@@ -7,6 +7,8 @@ same pixels with the same weights: the slices and the concatenation, which move 
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
@@ -32,30 +34,38 @@ def fold_focus(model: ir.Model) -> bool:
 
 
 def _fold(graph: ir.Graph, conv: ir.Node) -> bool:
-    concat = conv.inputs[0].producer() if conv.inputs[0] is not None else None
-    if concat is None or concat.op_type != "Concat" or concat.attributes.get_int("axis", 0) != 1:
+    stacked, weight_value = conv.inputs[0], conv.inputs[1]
+    concat = stacked.producer() if stacked is not None else None
+    weight = _array(weight_value)
+    if concat is None or weight is None or weight_value is None or not _plain(conv):
         return False
-    taken = [_offset(value) for value in concat.inputs if value is not None]
-    sources = {source for source, _, _ in taken if source is not None}
-    offsets = [(dy, dx) for _, dy, dx in taken]
-    if len(taken) != _OFFSETS or len(sources) != 1 or len(set(offsets)) != _OFFSETS or None in {s for s, _, _ in taken}:
+    if concat.op_type != "Concat" or concat.attributes.get_int("axis", 0) != 1:
+        return False
+    taken = [_taken_pixels(value) for value in concat.inputs if value is not None]
+    known = [entry for entry in taken if entry is not None]
+    sources, offsets = {source for source, _ in known}, [offset for _, offset in known]
+    if (
+        len(known) != len(taken)
+        or len(offsets) != _OFFSETS
+        or len(set(offsets)) != _OFFSETS
+        or len(sources) != 1
+    ):
         return False
     source = next(iter(sources))
-    weight = conv.inputs[1].const_value.numpy() if conv.inputs[1] is not None and conv.inputs[1].const_value else None
-    if weight is None or not _plain(conv) or not _even(source):
+    if not _even(source):
         return False
-    attributes = conv.attributes
-    pads = list(attributes.get_ints("pads", [0, 0, 0, 0]))
+    pads = list(conv.attributes.get_ints("pads", [0, 0, 0, 0]))
     folded = _interleaved(weight, offsets)
-    name = f"{conv.inputs[1].name}_focus"
-    tensor = ir.tensor(folded, name=name)
-    value = ir.Value(name=name, const_value=tensor, type=ir.TensorType(tensor.dtype), shape=ir.Shape(folded.shape))
+    tensor = ir.tensor(folded, name=f"{weight_value.name}_focus")
+    value = ir.Value(
+        name=tensor.name, const_value=tensor, type=ir.TensorType(tensor.dtype), shape=ir.Shape(folded.shape)
+    )
     graph.register_initializer(value)
     conv.replace_input_with(0, source)
     conv.replace_input_with(1, value)
-    attributes["kernel_shape"] = ir.AttrInt64s("kernel_shape", list(folded.shape[2:]))
-    attributes["strides"] = ir.AttrInt64s("strides", [2, 2])
-    attributes["pads"] = ir.AttrInt64s("pads", [2 * pad for pad in pads])
+    conv.attributes["kernel_shape"] = ir.AttrInt64s("kernel_shape", list(folded.shape[2:]))
+    conv.attributes["strides"] = ir.AttrInt64s("strides", [2, 2])
+    conv.attributes["pads"] = ir.AttrInt64s("pads", [2 * pad for pad in pads])
     return True
 
 
@@ -76,32 +86,48 @@ def _even(source: ir.Value) -> bool:
     return len(shape) == 4 and all(isinstance(size, int) and size % 2 == 0 for size in shape[2:])
 
 
-def _offset(value: ir.Value) -> tuple[ir.Value | None, int, int]:
-    """(source, row offset, column offset) of a chain of slices with step 2 in both directions."""
+def _taken_pixels(value: ir.Value) -> tuple[ir.Value, tuple[int, int]] | None:
+    """(source, (row offset, column offset)) of slices with step 2 in both directions; None: anything else."""
     found: dict[int, int] = {}
     current = value
     while True:
         node = current.producer()
         if node is None or node.op_type != "Slice":
             break
-        constants = [entry.const_value.numpy() if entry and entry.const_value else None for entry in node.inputs[1:]]
-        if len(constants) != 4 or any(constant is None for constant in constants):
-            return None, 0, 0
-        starts, ends, axes, steps = (np.atleast_1d(constant) for constant in constants)
-        length = current.shape
-        if len(axes) != 1 or steps[0] != 2 or starts[0] not in (0, 1) or length is None or node.inputs[0] is None:
-            return None, 0, 0
-        size = node.inputs[0].shape[int(axes[0])] if node.inputs[0].shape is not None else None
-        if not isinstance(size, int) or ends[0] < size or int(axes[0]) in found:
-            return None, 0, 0
-        found[int(axes[0])] = int(starts[0])
-        current = node.inputs[0]
-    if found.keys() != {2, 3}:
-        return None, 0, 0
-    return current, found[2], found[3]
+        step = _every_second(node)
+        source = node.inputs[0]
+        if step is None or source is None or not found.keys().isdisjoint(step):
+            return None
+        found.update(step)
+        current = source
+    return (current, (found[2], found[3])) if found.keys() == {2, 3} else None
 
 
-def _interleaved(weight: npt.NDArray[np.floating], offsets: list[tuple[int, int]]) -> npt.NDArray[np.float32]:
+def _every_second(node: ir.Node) -> dict[int, int] | None:
+    """Axis -> start of a slice that takes every second element to the end; None for other slices."""
+    constants = [_array(entry) for entry in node.inputs[1:]]
+    shape = node.inputs[0].shape if node.inputs[0] is not None else None
+    if len(constants) != 4 or shape is None:
+        return None
+    starts, ends, axes, steps = (
+        np.empty(0) if array is None else np.atleast_1d(array) for array in constants
+    )
+    if not len(starts) == len(ends) == len(axes) == len(steps) > 0:
+        return None
+    taken: dict[int, int] = {}
+    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+        size = shape[int(axis)]
+        if step != 2 or start not in (0, 1) or not isinstance(size, int) or end < size:
+            return None
+        taken[int(axis)] = int(start)
+    return taken
+
+
+def _array(value: ir.Value | None) -> npt.NDArray[Any] | None:
+    return value.const_value.numpy() if value is not None and value.const_value is not None else None
+
+
+def _interleaved(weight: npt.NDArray[Any], offsets: list[tuple[int, int]]) -> npt.NDArray[np.float32]:
     """(o, 4 c, k, k) on the stacked image -> (o, c, 2 k, 2 k) on the image itself."""
     outputs, stacked, height, width = weight.shape
     channels = stacked // _OFFSETS

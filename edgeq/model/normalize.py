@@ -45,9 +45,7 @@ class Parity:
     opset: int
 
 
-def normalise(
-    model: onnx.ModelProto, *, input_name: str, input_shape: Sequence[int]
-) -> tuple[bytes, Parity]:
+def normalise(model: onnx.ModelProto, *, input_name: str, input_shape: Sequence[int]) -> tuple[bytes, Parity]:
     """Normalised model and its parity with the source.
 
     Requires a valid model with one input. Ensures opset :data:`MIN_OPSET` or later, static shapes,
@@ -109,7 +107,8 @@ def _check_dtype(model: onnx.ModelProto) -> None:
         )
     if any(node.op_type in ("QuantizeLinear", "QLinearConv", "ConvInteger") for node in model.graph.node):
         raise ModelError(
-            "the model is already quantised", fix="give the float model; `edgeq evaluate` and `audit` take this one"
+            "the model is already quantised",
+            fix="give the float model; `edgeq evaluate` and `audit` take this one",
         )
 
 
@@ -143,7 +142,9 @@ def _fold(model: onnx.ModelProto) -> bytes:
             )
         except Exception as error:  # ONNX Runtime's exceptions share no public base class
             reason = str(error).strip().splitlines()[0]
-            raise ModelError(f"ONNX Runtime cannot load the model: {reason}", fix="export it again") from error
+            raise ModelError(
+                f"ONNX Runtime cannot load the model: {reason}", fix="export it again"
+            ) from error
         return target.read_bytes()
 
 
@@ -154,7 +155,8 @@ def _tidy(model: ir.Model) -> None:
     if foreign:
         ops = sorted({f"{n.domain}::{n.op_type}" for n in model.graph if n.domain in foreign})
         raise ModelError(
-            f"operators outside standard ONNX: {', '.join(ops)}", fix="export the model without custom operators"
+            f"operators outside standard ONNX: {', '.join(ops)}",
+            fix="export the model without custom operators",
         )
     for domain in set(model.graph.opset_imports) - _STANDARD_DOMAINS:
         del model.graph.opset_imports[domain]
@@ -185,7 +187,9 @@ def _parity(source: bytes, normalised: bytes, source_opset: int, opset: int) -> 
         for left, right in zip(expected, candidate.run(names, {entry.name: tensor}), strict=True):
             absolute = float(np.max(np.abs(left.astype(np.float64) - right), initial=0.0))
             worst_absolute = max(worst_absolute, absolute)
-            worst_relative = max(worst_relative, absolute / max(float(np.max(np.abs(left), initial=0.0)), 1e-6))
+            worst_relative = max(
+                worst_relative, absolute / max(float(np.max(np.abs(left), initial=0.0)), 1e-6)
+            )
     return Parity(worst_absolute, worst_relative, source_opset, opset)
 
 

@@ -119,7 +119,9 @@ def _load_external_data(model: onnx.ModelProto, path: Path) -> None:
         location = {entry.key: entry.value for entry in tensor.external_data}.get("location", "")
         target = (path.parent / location).resolve()
         if not location or path.parent.resolve() not in target.parents:
-            raise ModelError(f"{path}: tensor {tensor.name!r} points outside the model's folder: {location!r}")
+            raise ModelError(
+                f"{path}: tensor {tensor.name!r} points outside the model's folder: {location!r}"
+            )
         if not target.is_file():
             raise ModelError(
                 f"{path} keeps its weights in {location!r}, which is missing",
@@ -144,7 +146,9 @@ def _check_inputs(inputs: tuple[TensorInfo, ...], name: str) -> None:
 
 def _with_known_shapes(model: onnx.ModelProto, outputs: tuple[TensorInfo, ...]) -> tuple[TensorInfo, ...]:
     """Outputs with shapes inferred where the file leaves them symbolic."""
-    if all(isinstance(size, int) for info in outputs for size in info.shape) and all(o.shape for o in outputs):
+    if all(isinstance(size, int) for info in outputs for size in info.shape) and all(
+        o.shape for o in outputs
+    ):
         return outputs
     try:
         inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
@@ -157,7 +161,9 @@ def _info(value: onnx.ValueInfoProto) -> TensorInfo:
     tensor = value.type.tensor_type
     dims: list[int | str | None] = []
     for dim in tensor.shape.dim:
-        dims.append(dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else dim.dim_param or None)
+        dims.append(
+            dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else dim.dim_param or None
+        )
     return TensorInfo(value.name, tuple(dims), _dtype_name(tensor.elem_type))
 
 

@@ -39,7 +39,7 @@ def export_onnx(checkpoint: Path, folder: Path, *, size: tuple[int, int] | None)
         from ultralytics import YOLO
     except ImportError as error:
         raise UnavailableError(
-            f"{checkpoint.name} is an Ultralytics checkpoint, and the `yolo` extra is not installed ({error})",
+            f"{checkpoint.name} is an Ultralytics checkpoint and the `yolo` extra is missing ({error})",
             fix='pip install "edgeq[yolo]" (AGPL-3.0), or export it to ONNX where Ultralytics is installed',
         ) from error
     _logger.info("exporting %s to ONNX with Ultralytics (AGPL-3.0)", checkpoint.name)
@@ -49,8 +49,12 @@ def export_onnx(checkpoint: Path, folder: Path, *, size: tuple[int, int] | None)
     # Ultralytics prints to stdout, which belongs to edgeq's result.
     with contextlib.redirect_stdout(sys.stderr):
         try:
-            exported = YOLO(str(local)).export(format="onnx", opset=_OPSET, simplify=False, verbose=False, **options)
-        except Exception as error:  # whatever torch, pickle or Ultralytics raise, the checkpoint is what failed
+            exported = YOLO(str(local)).export(
+                format="onnx", opset=_OPSET, simplify=False, verbose=False, **options
+            )
+        except (
+            Exception
+        ) as error:  # whatever torch, pickle or Ultralytics raise, the checkpoint is what failed
             raise ModelError(
                 f"Ultralytics cannot export {checkpoint.name}: {type(error).__name__}: {error}",
                 fix="check that the file is an Ultralytics checkpoint and that its version is installed",

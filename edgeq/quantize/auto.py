@@ -77,11 +77,16 @@ def choose_grids(
                 method, observed, dtype=scheme.activation_dtype, symmetric=symmetric,
                 activation=silu if _feeds_silu_only(value) else None,
             )  # fmt: skip
-            grids[name] = TensorPlan(name, affine(interval, scheme.activation_dtype, symmetric=symmetric), method.value)
+            grids[name] = TensorPlan(
+                name, affine(interval, scheme.activation_dtype, symmetric=symmetric), method.value
+            )
             continue
         ranges = _candidates(observed, scheme, symmetric=symmetric, before_silu=_feeds_silu_only(value))
         undecided.append(
-            (value, {key: affine(r, scheme.activation_dtype, symmetric=symmetric) for key, r in ranges.items()})
+            (
+                value,
+                {key: affine(r, scheme.activation_dtype, symmetric=symmetric) for key, r in ranges.items()},
+            )
         )
     grids.update(_least_noise(model, scheme, undecided, tail, images, progress))
     return grids
@@ -108,7 +113,9 @@ def _candidates(
     dtype = scheme.activation_dtype
     activation = silu if before_silu else None
     least = mse(observed, dtype=dtype, symmetric=symmetric, activation=activation)
-    unbiased = mse(observed, dtype=dtype, symmetric=symmetric, activation=activation, bias_weight=_BIAS_WEIGHT)
+    unbiased = mse(
+        observed, dtype=dtype, symmetric=symmetric, activation=activation, bias_weight=_BIAS_WEIGHT
+    )
     average = choose_range(RangeMethod.MOVING_AVERAGE, observed, dtype=dtype, symmetric=symmetric)
     offered = {
         "mse": least,
@@ -163,5 +170,7 @@ def _least_noise(
     for total, (local, grids) in zip(noise, models, strict=True):
         best = int(np.argmin(total))
         method = list(grids)[best]
-        plans[local.tensor] = TensorPlan(local.tensor, grids[method], method, float(total[best]) / len(images))
+        plans[local.tensor] = TensorPlan(
+            local.tensor, grids[method], method, float(total[best]) / len(images)
+        )
     return plans

@@ -73,14 +73,14 @@ def _equalise_behind(graph: ir.Graph, conv: ir.Node, statistics: Statistics) -> 
         constant = add_constant(graph, f"{node_name(conv)}_equalisation", factors.reshape(1, -1, 1, 1))
         restore = ir.node("Mul", [value, constant], name=f"{node_name(conv)}_restore")
         restore.outputs[0].name = f"{value.name}_restored"
-        restore.outputs[0].dtype, restore.outputs[0].shape = value.dtype, value.shape
+        restore.outputs[0].type, restore.outputs[0].shape = value.type, value.shape
         graph.insert_before(gate, restore)
         gate.replace_input_with(0, restore.outputs[0])
     return True
 
 
 def _activation(value: ir.Value) -> tuple[ir.Node | None, ir.Node | None]:
-    """(activation node, its sigmoid if it is a SiLU); (None, None): the convolution's output is read itself."""
+    """(activation, its sigmoid if it is a SiLU); (None, None): the convolution is read itself."""
     readers = users(value)
     if len(readers) == 1 and readers[0].op_type in _HOMOGENEOUS:
         return readers[0], None

@@ -27,7 +27,9 @@ COMPUTE_OPS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 """Where the multiplications are."""
 
 _WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm"})
-_ACTIVATIONS = frozenset({"Relu", "Clip", "LeakyRelu", "HardSwish", "HardSigmoid", "Sigmoid", "PRelu", "Elu", "Gelu"})
+_ACTIVATIONS = frozenset(
+    {"Relu", "Clip", "LeakyRelu", "HardSwish", "HardSigmoid", "Sigmoid", "PRelu", "Elu", "Gelu"}
+)
 
 
 def node_name(node: ir.Node) -> str:
@@ -52,7 +54,9 @@ def add_constant(graph: ir.Graph, name: str, array: npt.NDArray[Any]) -> ir.Valu
     while name in graph.initializers:
         name += "_"
     tensor = ir.tensor(np.array(array, order="C"), name=name)
-    value = ir.Value(name=name, const_value=tensor, type=ir.TensorType(tensor.dtype), shape=ir.Shape(array.shape))
+    value = ir.Value(
+        name=name, const_value=tensor, type=ir.TensorType(tensor.dtype), shape=ir.Shape(array.shape)
+    )
     graph.register_initializer(value)
     return value
 
@@ -80,9 +84,11 @@ def silu_of(node: ir.Node) -> tuple[ir.Node, ir.Value] | None:
     if node.op_type != "Mul" or len(node.inputs) != 2:
         return None
     for value, gate in (node.inputs, reversed(node.inputs)):
-        producer = gate.producer() if gate is not None else None
+        if value is None or gate is None:
+            continue
+        producer = gate.producer()
         if producer is not None and producer.op_type == "Sigmoid" and producer.inputs[0] is value:
-            return (producer, value) if len(users(gate)) == 1 and value is not None else None
+            return (producer, value) if len(users(gate)) == 1 else None
     return None
 
 

@@ -59,7 +59,7 @@ def fake_quantize(values: npt.NDArray[Any], grid: Affine) -> npt.NDArray[Any]:
     """Values rounded to the grid, half to even as ONNX does, and back; any shape."""
     q_low, q_high = grid.dtype.limits
     quantised = np.clip(np.rint(values / grid.scale) + grid.zero_point, q_low, q_high)
-    return (quantised - grid.zero_point) * grid.scale
+    return np.asarray((quantised - grid.zero_point) * grid.scale)
 
 
 def _scale(value: float) -> float:

@@ -66,7 +66,7 @@ def _insert_pair(
     quantise.outputs[0].name = f"{name}_quantized"
     restore = ir.node("DequantizeLinear", [quantise.outputs[0], scale, zero], name=f"{name}_DequantizeLinear")
     restored = restore.outputs[0]
-    restored.name, restored.dtype, restored.shape = f"{name}_dequantized", value.dtype, value.shape
+    restored.name, restored.type, restored.shape = f"{name}_dequantized", value.type, value.shape
     if producer is None:
         graph.insert_before(first, [quantise, restore])
     else:
@@ -117,7 +117,9 @@ def _quantise_constants(graph: ir.Graph, node: ir.Node, plan: Plan) -> None:
     source = plan.tensors.get(node.inputs[0].name or "") if node.inputs[0] is not None else None
     if bias is None or source is None or not plan.quantize_bias or node.op_type == "MatMul":
         return
-    bias_scale = np.broadcast_to(np.float32(source.grid.scale) * quantised.scale, bias.shape).astype(np.float32)
+    bias_scale = np.broadcast_to(np.float32(source.grid.scale) * quantised.scale, bias.shape).astype(
+        np.float32
+    )
     name = f"{node_name(node)}_bias"
     values = add_constant(graph, f"{name}_quantized", quantize_bias(bias, bias_scale))
     scale = add_constant(graph, f"{name}_scale", bias_scale)
@@ -148,9 +150,16 @@ def _quantise_operands(graph: ir.Graph, node: ir.Node, tensors: Mapping[str, Ten
 
 
 def _replace_constant(
-    graph: ir.Graph, node: ir.Node, index: int, parts: list[ir.Value], attributes: Mapping[str, int], name: str
+    graph: ir.Graph,
+    node: ir.Node,
+    index: int,
+    parts: list[ir.Value],
+    attributes: Mapping[str, int],
+    name: str,
 ) -> None:
-    restore = ir.node("DequantizeLinear", parts, attributes=dict(attributes), name=f"{node_name(node)}_{name}")
+    restore = ir.node(
+        "DequantizeLinear", parts, attributes=dict(attributes), name=f"{node_name(node)}_{name}"
+    )
     restore.outputs[0].name = f"{node_name(node)}/{name}"
     graph.insert_before(node, restore)
     node.replace_input_with(index, restore.outputs[0])

@@ -80,7 +80,9 @@ class LocalModel:
         if self._session is None or self._region is None:
             rounded = [np.asarray(fake_quantize(values[self.tensor], grid), np.float32)]
         else:
-            feed: dict[str, npt.NDArray[Any]] = {n: values[n] for n in (self.tensor, *self._region.side_inputs)}
+            feed: dict[str, npt.NDArray[Any]] = {
+                n: values[n] for n in (self.tensor, *self._region.side_inputs)
+            }
             feed["_scale"] = np.asarray(grid.scale, np.float32)
             feed["_zero"] = np.asarray(grid.zero_point, self._dtype)
             rounded = self._session.run(list(self._region.outputs), feed)
@@ -113,7 +115,7 @@ class _Signal:
 
 
 def _mean_square(rows: Float32Array) -> npt.NDArray[np.float64]:
-    return np.einsum("ij,ij->i", rows, rows).astype(np.float64) / rows.shape[1]
+    return np.asarray(np.einsum("ij,ij->i", rows, rows) / rows.shape[1], np.float64)
 
 
 def noise_to_signal(exact: Float32Array, rounded: Float32Array) -> float:
@@ -147,7 +149,9 @@ def _region(tensor: ir.Value, stop: set[ir.Node]) -> _Region | None:
         return None
     kept = _needed_for(ends, nodes)
     made = {value.name for node in kept for value in node.outputs}
-    read = {value for node in kept for value in node.inputs if value is not None and value.const_value is None}
+    read = {
+        value for node in kept for value in node.inputs if value is not None and value.const_value is None
+    }
     side = sorted(v.name for v in read if v.name not in made and v is not tensor and v.name)
     return _Region(tuple(kept), tuple(ends), tuple(side))
 
@@ -188,7 +192,7 @@ def _small_model(model: ir.Model, tensor: ir.Value, region: _Region, dtype: str)
             num_outputs=len(node.outputs), name=node_name(node),
         )  # fmt: skip
         for old, new in zip(node.outputs, copy.outputs, strict=True):
-            new.name, new.dtype, new.shape = old.name, old.dtype, old.shape
+            new.name, new.type, new.shape = old.name, old.type, old.shape
             values[old.name or ""] = new
         nodes.append(copy)
     outputs = [values[name] for name in region.outputs]

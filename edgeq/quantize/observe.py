@@ -30,7 +30,18 @@ KNOWN_RANGES = {"Sigmoid": (0.0, 1.0), "HardSigmoid": (0.0, 1.0), "Softmax": (0.
 
 # Outputs of these are rearrangements of their inputs: their statistics would say nothing new.
 MOVES_DATA = frozenset(
-    "Flatten Identity MaxPool Reshape Resize Slice Split Squeeze Transpose Unsqueeze".split()
+    {
+        "Flatten",
+        "Identity",
+        "MaxPool",
+        "Reshape",
+        "Resize",
+        "Slice",
+        "Split",
+        "Squeeze",
+        "Transpose",
+        "Unsqueeze",
+    }
 )
 
 
@@ -53,7 +64,9 @@ class Observer:
         Args:
             model: normalised float model with one input; not changed.
         """
-        wanted = [value.name for value in observed_values(model) if value.producer() is not None and value.name]
+        wanted = [
+            value.name for value in observed_values(model) if value.producer() is not None and value.name
+        ]
         self._session, self._input, self._names = session_with_outputs(model, wanted)
 
     def observe(
@@ -84,11 +97,17 @@ class Observer:
             if pending is not None:
                 pending.result()
         if count == 0:
-            raise CalibrationError("there is no image to calibrate on", fix="give a folder or data set with images")
-        return Statistics({name: recorder.build() for name, recorder in recorders.items() if recorder.used}, count)
+            raise CalibrationError(
+                "there is no image to calibrate on", fix="give a folder or data set with images"
+            )
+        return Statistics(
+            {name: recorder.build() for name, recorder in recorders.items() if recorder.used}, count
+        )
 
 
-def session_with_outputs(model: ir.Model, names: Iterable[str]) -> tuple[ort.InferenceSession, str, list[str]]:
+def session_with_outputs(
+    model: ir.Model, names: Iterable[str]
+) -> tuple[ort.InferenceSession, str, list[str]]:
     """Session of the model that also gives inner tensors.
 
     Returns:

@@ -36,8 +36,8 @@ Progress = Callable[[str, int, int], None]
 
 _CHUNK_IMAGES = 32
 """Statistics are kept after every so many images, so that an interrupted run goes on from there."""
-_RANGE_IMAGES = 4
-_ERROR_IMAGES = 16
+_RANGE_IMAGES = 8
+_ERROR_IMAGES = 32
 _PREDICTION_IMAGES = 32
 
 
@@ -143,13 +143,14 @@ def quantize(
         return build_plan(graph, scheme, recipe, grids, kept_float=kept, bias_shifts=shifts)
 
     with clock("tune"):
+        images = _tensors(model, calibration, _ERROR_IMAGES)
+        predictor = _predictor(model, calibration, recipe)
         tuned = tune(
-            graph, recipe, make_plan, _tensors(model, calibration, _ERROR_IMAGES), _predictor(model, calibration, recipe),
+            graph, recipe, make_plan, images, predictor,
             progress=lambda done, total: report("tune", done, total),
         )  # fmt: skip
-    qdq = tuned.qdq
     return Quantized(
-        qdq=_named(model_bytes(qdq), model),
+        qdq=_named(model_bytes(tuned.qdq)),
         plan=tuned.plan,
         recipe=recipe,
         statistics=statistics,
@@ -246,8 +247,8 @@ def _layer_reports(
     return tuple(reports)
 
 
-def _named(qdq: bytes, model: FloatModel) -> bytes:
-    """The QDQ model with the source's metadata, so that other tools know it as they know the source."""
+def _named(qdq: bytes) -> bytes:
+    """The QDQ model signed as ours; it keeps the source's metadata, by which other tools know it."""
     proto = onnx.load_from_string(qdq)
     proto.producer_name = "edgeq"
     return bytes(proto.SerializeToString())

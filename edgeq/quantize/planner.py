@@ -70,7 +70,8 @@ def _recorded_source(value: ir.Value, grids: Mapping[str, TensorPlan]) -> str:
         source = producer.inputs[0] if producer is not None and producer.op_type in MOVES_DATA else None
         if source is None:
             raise ModelError(
-                f"tensor {value.name!r} has no statistics", fix="calibrate again with --no-cache; please report it"
+                f"tensor {value.name!r} has no statistics",
+                fix="calibrate again with --no-cache; please report it",
             )
         current = source
     return current.name or ""

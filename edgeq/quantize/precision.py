@@ -52,7 +52,9 @@ def assign_precisions(
         elif node.op_type not in scheme.integer_ops:
             reasons[node] = f"{scheme.runtime} has no integer {node.op_type}"
         elif name in rules and rules[name].precision is not None:
-            reasons[node] = f"rule {rules[name].match!r}" if rules[name].precision is Precision.FLOAT else None
+            reasons[node] = (
+                f"rule {rules[name].match!r}" if rules[name].precision is Precision.FLOAT else None
+            )
         elif node.op_type in COMPUTE_OPS and not _constant_weight(node):
             reasons[node] = "product of two activations"
         elif node in heads:
@@ -64,7 +66,10 @@ def assign_precisions(
     _settle_helpers(model, reasons)
     return {
         node_name(node): OpPlan(
-            node_name(node), node.op_type, Precision.INT8 if why is None else Precision.FLOAT, why or _INT8_REASON
+            node_name(node),
+            node.op_type,
+            Precision.INT8 if why is None else Precision.FLOAT,
+            why or _INT8_REASON,
         )
         for node, why in reasons.items()
     }

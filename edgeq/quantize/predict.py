@@ -87,7 +87,9 @@ class DropPredictor:
                 classes.append(int(np.argmax(decode_classes(outputs, head=self._head))))
                 continue
             detections.append(
-                decode_detections(outputs, head=self._head, spec=self._spec, geometry=_InputPixels(), post=post)
+                decode_detections(
+                    outputs, head=self._head, spec=self._spec, geometry=_InputPixels(), post=post
+                )
             )
         return _Answers(tuple(detections), tuple(classes))
 
@@ -97,5 +99,8 @@ def _as_truth(found: Detections) -> DetectionTruth:
     boxes = found.boxes_xyxy[confident]
     sides = boxes[:, 2:] - boxes[:, :2]
     return DetectionTruth(
-        boxes, found.class_ids[confident], np.zeros(len(boxes), np.bool_), np.prod(sides, axis=1, dtype=np.float64)
+        boxes,
+        found.class_ids[confident],
+        np.zeros(len(boxes), np.bool_),
+        np.prod(sides, axis=1, dtype=np.float64),
     )

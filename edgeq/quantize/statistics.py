@@ -96,10 +96,14 @@ class Statistics:
                 head = json.loads(arrays["index"].tobytes())
                 if head["schema"] != _SCHEMA:
                     raise ValueError(f"schema {head['schema']}, this edgeq reads {_SCHEMA}")
-                tensors = {entry["name"]: _tensor(entry, arrays, n) for n, entry in enumerate(head["tensors"])}
+                tensors = {
+                    entry["name"]: _tensor(entry, arrays, n) for n, entry in enumerate(head["tensors"])
+                }
                 return cls(tensors, int(head["image_count"]))
         except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
-            raise InputError(f"not readable as calibration statistics: {error}", fix="calibrate again") from error
+            raise InputError(
+                f"not readable as calibration statistics: {error}", fix="calibrate again"
+            ) from error
 
 
 def merge_statistics(parts: Sequence[Statistics]) -> Statistics:
@@ -124,7 +128,9 @@ def merge_statistics(parts: Sequence[Statistics]) -> Statistics:
     return Statistics(tensors, sum(part.image_count for part in parts))
 
 
-def _merge_channels(parts: Sequence[ChannelStatistics], weights: npt.NDArray[np.float64]) -> ChannelStatistics:
+def _merge_channels(
+    parts: Sequence[ChannelStatistics], weights: npt.NDArray[np.float64]
+) -> ChannelStatistics:
     def mean(field: str) -> Float32Array:
         rows = np.stack([getattr(part, field) for part in parts])
         return np.asarray(weights @ rows / weights.sum(), np.float32)

@@ -72,7 +72,8 @@ def layer_errors(
             progress(done, len(images))
     count = max(len(images), 1)
     return {
-        node: LayerError(node, noise[node] / count, (means[node] / count).astype(np.float32)) for node in layers
+        node: LayerError(node, noise[node] / count, (means[node] / count).astype(np.float32))
+        for node in layers
     }
 
 
@@ -95,7 +96,9 @@ def _forced_session(qdq: ir.Model, cut: set[str]) -> ort.InferenceSession:
         output = node.outputs[0]
         uses = list(output.uses())
         if uses:
-            exact = ir.Value(name=f"{output.name}{_EXACT}", type=ir.TensorType(ir.DataType.FLOAT), shape=output.shape)
+            exact = ir.Value(
+                name=f"{output.name}{_EXACT}", type=ir.TensorType(ir.DataType.FLOAT), shape=output.shape
+            )
             graph.inputs.append(exact)
             for use in uses:
                 use.node.replace_input_with(use.idx, exact)

@@ -13,7 +13,9 @@ from edgeq.quantize.scheme import Placement, Scheme
 
 __all__ = ["grid_roots", "quantised_values"]
 
-_DATA_INPUTS_ONLY_FIRST = frozenset({"Resize", "Slice", "Split", "Reshape", "Clip", "Pad", "Squeeze", "Unsqueeze"})
+_DATA_INPUTS_ONLY_FIRST = frozenset(
+    {"Resize", "Slice", "Split", "Reshape", "Clip", "Pad", "Squeeze", "Unsqueeze"}
+)
 """Their other inputs are shapes, indices or limits."""
 
 

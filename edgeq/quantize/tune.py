@@ -14,14 +14,18 @@ from edgeq.quantize.plan import Plan
 from edgeq.quantize.precision import block_of
 from edgeq.quantize.predict import DropPredictor
 from edgeq.quantize.recipe import Precision, Recipe
+from edgeq.quantize.sensitivity import OutputNoise, rank_groups
 from edgeq.quantize.teacher import LayerError, layer_errors
 from edgeq.types import Float32Array
 
 __all__ = ["Tuned", "TuningStep", "tune"]
 
-_FIRST_STEP = 1
-_MOST_STEPS = 7
-_WORTH = 0.02
+_NOISIEST, _FIRST_LAYERS = 8, 4
+"""So many layers are tried in float one by one."""
+_RANKING_IMAGES = 4
+_STEPS = (1, 2, 3, 5, 8, 12)
+"""So many of the ranked groups go to float, until the budget is met."""
+_WORTH = 0.05
 """A step must lower the predicted drop by so many points to be better than a smaller one."""
 
 MakePlan = Callable[[Mapping[str, str], Mapping[str, Float32Array]], Plan]
@@ -61,9 +65,10 @@ def tune(
 ) -> Tuned:
     """Correct biases, and keep the worst layers in float until the predicted drop is within the recipe's.
 
-    A layer is judged by its own error with exact inputs (:func:`layer_errors`), rounding of its input
-    included; so it goes to float together with the layers that make that input, since an INT8
-    producer leaves nothing but a rounded tensor.
+    Candidates are the layers with the largest own error, rounding of the input included
+    (:func:`layer_errors`), and the first ones. A layer goes to float together with the layer that makes its
+    input, since an INT8 producer leaves nothing but a rounded tensor. They are ranked by what the outputs
+    gain (:func:`rank_groups`), and the best few are kept in float.
 
     Args:
         model: normalised float model.
@@ -71,90 +76,136 @@ def tune(
         make_plan: plan for layers kept in float and for bias corrections.
         images: pre-processed calibration inputs.
         predictor: None: nothing is predicted and nothing kept in float for accuracy.
-        progress: called with (steps done, most steps).
+        progress: called with (layers ranked, layers).
     """
     layers = {node_name(node): node for node in model.graph if _is_layer(node)}
-    costs = _multiplications(layers)
     plan = make_plan({}, {})
     errors = layer_errors(model, insert_qdq(model, plan), images)
-    candidates = sorted(
-        (name for name in layers if plan.ops[name].precision is Precision.INT8),
-        key=lambda name: errors[name].noise,
-        reverse=True,
+    attempts = _Attempts(model, recipe, make_plan, images, predictor)
+    first = attempts.add({}, 0.0, (), errors)
+    if predictor is None or recipe.max_predicted_drop is None or first <= recipe.max_predicted_drop:
+        return attempts.best(errors)
+    groups = _candidate_groups(layers, plan, errors)
+    costs = _multiplications(layers)
+    shares = [sum(costs[name] for name in group.layers) for group in groups]
+    noise = OutputNoise(model, images[:_RANKING_IMAGES])
+    order = rank_groups(
+        model,
+        [group.nodes for group in groups],
+        shares,
+        lambda kept: make_plan(kept, {}),
+        noise,
+        progress=progress,
     )
-    tried: list[tuple[TuningStep, Plan, ir.Model]] = []
-    kept: dict[str, str] = {}
-    count = 0
-    for step in range(_MOST_STEPS + 1):
-        corrected, qdq = _corrected(model, recipe, make_plan, kept, errors, images)
-        if predictor is None:
-            return Tuned(corrected, qdq, errors, (), None)
-        share = sum(costs[name] for name in kept if name in costs)
-        drop = predictor.predict(model_bytes(qdq))
-        tried.append((TuningStep(tuple(n for n in kept if n in layers), share, drop), corrected, qdq))
-        if progress is not None:
-            progress(step + 1, _MOST_STEPS + 1)
-        if recipe.max_predicted_drop is None or drop <= recipe.max_predicted_drop or step == _MOST_STEPS:
+    ranked = [groups[index] for index in order]
+    for count in _STEPS:
+        kept, kept_layers, share = _within(ranked[:count], costs, recipe.max_float_share)
+        if attempts.knows(kept_layers):
+            continue
+        if attempts.add(kept, share, kept_layers, None) <= recipe.max_predicted_drop or count >= len(ranked):
             break
-        count = _FIRST_STEP if count == 0 else count * 2 if count < 4 else count + 3
-        grown = _kept_float(candidates[:count], layers, errors, costs, recipe.max_float_share)
-        if grown.keys() == kept.keys():
-            break
-        kept = grown
-    best = _best([step for step, _, _ in tried], recipe.max_predicted_drop)
-    chosen, plan, qdq = tried[best]
-    return Tuned(plan, qdq, errors, tuple(step for step, _, _ in tried), chosen)
+    return attempts.best(errors)
 
 
-def _best(steps: Sequence[TuningStep], budget: float | None) -> int:
-    """The first step within the budget, else the first that is about as good as any."""
-    drops = [step.predicted_drop_points for step in steps]
-    for index, drop in enumerate(drops):
-        if budget is None or drop <= budget:
-            return index
-    return next(index for index, drop in enumerate(drops) if drop <= min(drops) + _WORTH)
+@dataclass(frozen=True)
+class _Group:
+    """A layer, the layers that make its input, and their activations: they go to float together."""
+
+    layers: tuple[str, ...]
+    nodes: Mapping[str, str]
+    """Node name -> reason."""
 
 
-def _corrected(
-    model: ir.Model,
-    recipe: Recipe,
-    make_plan: MakePlan,
-    kept: Mapping[str, str],
-    errors: Mapping[str, LayerError],
-    images: Sequence[Float32Array],
-) -> tuple[Plan, ir.Model]:
-    """Plan and QDQ model with every INT8 layer's own mean error taken out of its bias."""
-    if not recipe.bias_correction:
-        plan = make_plan(kept, {})
-        return plan, insert_qdq(model, plan)
-    if kept:
-        # Other inputs are rounded now, so the layers behind them have other mean errors.
-        errors = layer_errors(model, insert_qdq(model, make_plan(kept, {})), images)
-    plan = make_plan(kept, {name: -error.mean_error for name, error in errors.items()})
-    return plan, insert_qdq(model, plan)
+class _Attempts:
+    """Plans tried, with what they are predicted to cost."""
+
+    def __init__(
+        self,
+        model: ir.Model,
+        recipe: Recipe,
+        make_plan: MakePlan,
+        images: Sequence[Float32Array],
+        predictor: DropPredictor | None,
+    ) -> None:
+        self._model, self._recipe, self._make_plan = model, recipe, make_plan
+        self._images, self._predictor = images, predictor
+        self._tried: list[tuple[TuningStep, Plan, ir.Model]] = []
+
+    def knows(self, layers: tuple[str, ...]) -> bool:
+        return any(set(step.kept_float) == set(layers) for step, _, _ in self._tried)
+
+    def add(
+        self,
+        kept: Mapping[str, str],
+        share: float,
+        layers: tuple[str, ...],
+        errors: Mapping[str, LayerError] | None,
+    ) -> float:
+        """Build the plan with these nodes in float; its predicted drop in points (0 without a predictor)."""
+        plan, qdq = self._corrected(kept, errors)
+        drop = self._predictor.predict(model_bytes(qdq)) if self._predictor is not None else 0.0
+        self._tried.append((TuningStep(layers, share, drop), plan, qdq))
+        return drop
+
+    def best(self, errors: Mapping[str, LayerError]) -> Tuned:
+        """The first plan within the budget, else the first that is about as good as any."""
+        steps = tuple(step for step, _, _ in self._tried)
+        if self._predictor is None:
+            _, plan, qdq = self._tried[0]
+            return Tuned(plan, qdq, errors, (), None)
+        budget = self._recipe.max_predicted_drop
+        drops = [step.predicted_drop_points for step in steps]
+        good = min(drops) + _WORTH if budget is None else max(budget, min(drops) + _WORTH)
+        chosen, plan, qdq = next(
+            entry for entry, drop in zip(self._tried, drops, strict=True) if drop <= good
+        )
+        return Tuned(plan, qdq, errors, steps, chosen)
+
+    def _corrected(
+        self, kept: Mapping[str, str], errors: Mapping[str, LayerError] | None
+    ) -> tuple[Plan, ir.Model]:
+        """Plan and QDQ model with every INT8 layer's own mean error taken out of its bias."""
+        plan = self._make_plan(kept, {})
+        qdq = insert_qdq(self._model, plan)
+        if not self._recipe.bias_correction:
+            return plan, qdq
+        # Layers behind float ones get exact inputs now, so their mean errors are others than before.
+        errors = errors or layer_errors(self._model, qdq, self._images)
+        plan = self._make_plan(kept, {name: -error.mean_error for name, error in errors.items()})
+        return plan, insert_qdq(self._model, plan)
 
 
-def _kept_float(
-    names: Sequence[str],
-    layers: Mapping[str, ir.Node],
-    errors: Mapping[str, LayerError],
-    costs: Mapping[str, float],
-    max_share: float,
-) -> dict[str, str]:
-    """Node name -> reason for the blocks of these layers and of their producers, within the share."""
+def _candidate_groups(
+    layers: Mapping[str, ir.Node], plan: Plan, errors: Mapping[str, LayerError]
+) -> list[_Group]:
+    """The noisiest layers and the first ones, whose noise runs through everything behind them."""
+    int8 = [name for name in layers if plan.ops[name].precision is Precision.INT8]
+    noisiest = sorted(int8, key=lambda name: errors[name].noise, reverse=True)[:_NOISIEST]
+    chosen = dict.fromkeys([*noisiest, *int8[:_FIRST_LAYERS]])
+    groups: dict[frozenset[str], _Group] = {}
+    for name in chosen:
+        members = (name, *(node_name(node) for node in _producing_layers(layers[name])))
+        reason = f"kept in float for accuracy: noise {errors[name].noise:.2g} in {name}"
+        nodes = {node_name(node): reason for member in members for node in block_of(layers[member])}
+        groups.setdefault(frozenset(members), _Group(members, nodes))
+    return list(groups.values())
+
+
+def _within(
+    ranked: Sequence[_Group], costs: Mapping[str, float], max_share: float
+) -> tuple[dict[str, str], tuple[str, ...], float]:
+    """(nodes with reasons, layers, share) of the groups, best first, as far as the share allows."""
     kept: dict[str, str] = {}
+    layers: dict[str, None] = {}
     share = 0.0
-    for name in names:
-        group = [name, *(node_name(node) for node in _producing_layers(layers[name]))]
-        added = sum(costs[layer] for layer in group if layer not in kept)
+    for group in ranked:
+        added = sum(costs[name] for name in group.layers if name not in layers)
         if share + added > max_share:
             continue
         share += added
-        for layer in group:
-            for node in block_of(layers[layer]):
-                why = f"noise {errors[name].noise:.2g} in {name}" if layer != name else f"noise {errors[name].noise:.2g}"
-                kept.setdefault(node_name(node), f"kept in float for accuracy: {why}")
-    return kept
+        layers.update(dict.fromkeys(group.layers))
+        kept = {**group.nodes, **kept}
+    return kept, tuple(layers), share
 
 
 def _producing_layers(node: ir.Node) -> list[ir.Node]:

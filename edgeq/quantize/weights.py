@@ -77,4 +77,4 @@ def _least_error(rows: npt.NDArray[np.float64], scale: npt.NDArray[np.float64]) 
         error = np.sum((rounded - rows) ** 2, axis=1)
         better = error < best_error
         best[better], best_error[better] = tried[better], error[better]
-    return best
+    return np.asarray(best, np.float64)

@@ -51,7 +51,8 @@ def load_runtime(name: str, *, installed: bool = True) -> Runtime:
         runtime: Runtime = entries[name].load()
     except (ImportError, AttributeError) as error:
         raise UnavailableError(
-            f"the runtime {name!r} cannot be loaded: {error}", fix=f"reinstall what adds it: {entries[name].value}"
+            f"the runtime {name!r} cannot be loaded: {error}",
+            fix=f"reinstall what adds it: {entries[name].value}",
         ) from error
     missing = missing_modules(runtime) if installed else ()
     if missing:

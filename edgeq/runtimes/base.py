@@ -96,7 +96,9 @@ class AuditReport:
     @property
     def compute_layers(self) -> tuple[LayerAudit, ...]:
         """Convolutions and matrix products: where the work is."""
-        return tuple(layer for layer in self.layers if layer.op in ("Conv", "Gemm", "MatMul", "ConvTranspose"))
+        return tuple(
+            layer for layer in self.layers if layer.op in ("Conv", "Gemm", "MatMul", "ConvTranspose")
+        )
 
     @property
     def int8_compute_count(self) -> int:

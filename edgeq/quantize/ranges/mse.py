@@ -52,11 +52,10 @@ def mse(
     below_square, below_mean = error.below(lows)
     above_square, above_mean = error.above(highs)
     q_low, q_high = dtype.limits
+    span = highs[None, :] - lows[:, None]
     if symmetric:
         # Both ends are at the larger magnitude, whatever the interval says.
         span = 2.0 * np.maximum(-lows[:, None], highs[None, :])
-    else:
-        span = highs[None, :] - lows[:, None]
     step = span / (q_high - q_low)
     rounding = step * step / 12.0 * error.inside(lows, highs)
     bias = below_mean[:, None] + above_mean[None, :]

@@ -64,6 +64,8 @@ _MOVES = frozenset(
     "Squeeze Tile Transpose Unsqueeze Upsample NhwcMaxPool Cast Shape ConstantOfShape Constant".split()
 )
 """Ops that compute nothing, or only select: their type is their input's."""
+_OWN_WEIGHTS = "float in the model: ONNX Runtime rounded its weight itself, with one scale per tensor"
+"""Its pass WeightBiasQuantization does so to a float layer between DequantizeLinear and QuantizeLinear."""
 _DECORATION = re.compile(r"^fused |(_token_\d+|_nchwc|_nhwc)$")
 
 
@@ -122,7 +124,9 @@ def _optimised(artifact: Path, options: SessionOptions) -> list[_Kernel]:
             ort.InferenceSession(str(artifact), chosen, providers=[PROVIDER])
             graph = onnx.load(str(saved), load_external_data=False).graph
         except Exception as error:  # ONNX Runtime's exceptions share no public base class
-            raise ModelError(f"the optimised graph of {artifact.name} cannot be had: {one_line(error)}") from error
+            raise ModelError(
+                f"the optimised graph of {artifact.name} cannot be had: {one_line(error)}"
+            ) from error
         return [_Kernel(node.name, node.op_type, tuple(node.output)) for node in graph.node]
 
 
@@ -150,10 +154,13 @@ def _layer(kernel: _Kernel, sources: Mapping[str, _Source], reasons: Mapping[str
     source = _match(kernel, sources)
     name = source.name if source is not None else _bare(kernel.name)
     if kernel.op in _INTEGER:
-        return LayerAudit(name, source.op if source else op, LayerPrecision.INT8, kernel.op)
+        own = _OWN_WEIGHTS if source is not None and "weight" in source.why_float else ""
+        return LayerAudit(name, source.op if source else op, LayerPrecision.INT8, kernel.op, own)
     reason = reasons.get(name) or (source.why_float if source is not None else "")
     if not reason and source is not None:
-        reason = "its inputs, weight and output are quantised, but ONNX Runtime has not fused them into one kernel"
+        reason = (
+            "its inputs, weight and output are quantised, but ONNX Runtime has not fused them into one kernel"
+        )
     return LayerAudit(name, source.op if source else op, LayerPrecision.FLOAT, kernel.op, reason)
 
 
@@ -232,4 +239,8 @@ def _why_float(
     after = readers.get(last.output[0], [])
     if not after or any(entry.op_type != "QuantizeLinear" for entry in after):
         missing.append("output")
-    return f"its {' and its '.join(missing)} {'is' if len(missing) == 1 else 'are'} not quantised" if missing else ""
+    return (
+        f"its {' and its '.join(missing)} {'is' if len(missing) == 1 else 'are'} not quantised"
+        if missing
+        else ""
+    )

@@ -13,11 +13,25 @@ from edgeq.types import IntegerType
 
 __all__ = ["scheme"]
 
-_INTEGER_OPS = frozenset(
-    "Add AveragePool Clip Concat Conv Flatten Gemm GlobalAveragePool LeakyRelu MatMul MaxPool Mul Relu "
-    "Reshape Resize Sigmoid Slice Split Squeeze Transpose Unsqueeze".split()
+_SHARED = frozenset(
+    {"Flatten", "MaxPool", "Reshape", "Resize", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"}
 )
-_SHARED = frozenset("Flatten MaxPool Reshape Resize Slice Split Squeeze Transpose Unsqueeze".split())
+_COMPUTED = frozenset(
+    {
+        "Add",
+        "AveragePool",
+        "Clip",
+        "Concat",
+        "Conv",
+        "Gemm",
+        "GlobalAveragePool",
+        "LeakyRelu",
+        "MatMul",
+        "Mul",
+        "Relu",
+        "Sigmoid",
+    }
+)
 
 
 def scheme(activation_dtype: IntegerType) -> Scheme:
@@ -33,7 +47,7 @@ def scheme(activation_dtype: IntegerType) -> Scheme:
         activation_dtype=activation_dtype,
         symmetric_activations=False,
         placement=Placement.EVERY_TENSOR,
-        integer_ops=_INTEGER_OPS,
+        integer_ops=_COMPUTED | _SHARED,
         shared_scale_ops=_SHARED,
         # The transformers ReluQuantFusion and ClipQuantFusion drop them in front of a QuantizeLinear.
         fused_activations=frozenset({"Relu", "Clip"}),

@@ -12,7 +12,14 @@ from edgeq.errors import ModelError, UnavailableError
 from edgeq.runtimes.base import SessionOptions
 from edgeq.types import TensorInfo
 
-__all__ = ["PROVIDER", "OnnxRuntimeSession", "import_onnxruntime", "one_line", "open_session", "session_options"]
+__all__ = [
+    "PROVIDER",
+    "OnnxRuntimeSession",
+    "import_onnxruntime",
+    "one_line",
+    "open_session",
+    "session_options",
+]
 
 PROVIDER = "CPUExecutionProvider"
 _FATAL_ONLY = 4
@@ -118,7 +125,9 @@ def import_onnxruntime() -> Any:
     try:
         import onnxruntime
     except ImportError as error:
-        raise UnavailableError(f"ONNX Runtime cannot be loaded: {error}", fix="pip install onnxruntime") from error
+        raise UnavailableError(
+            f"ONNX Runtime cannot be loaded: {error}", fix="pip install onnxruntime"
+        ) from error
     return onnxruntime
 
 

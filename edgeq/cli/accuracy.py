@@ -1,0 +1,171 @@
+"""Float and INT8 on the same images: the paired drop, as a report and as tables."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from edgeq.cli.console import Console
+from edgeq.cli.machine import core_count
+from edgeq.cli.subject import Subject
+from edgeq.evaluate.drop import Drop
+from edgeq.evaluate.run import Evaluation, compare, evaluate, prediction_agreement
+from edgeq.report.numbers import interval, number
+from edgeq.runtimes.base import SessionOptions
+from edgeq.types import Dataset, PostProcess, Task
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+__all__ = ["Accuracy", "measure_accuracy"]
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """What was measured; without a float model there is no drop."""
+
+    int8: Evaluation
+    float: Evaluation | None
+    drop: Drop | None
+    agreement: float | None
+    """Classifiers: share of images with the same best class, 0..1."""
+    name: str
+    """Of the model that was judged: ``int8``, or a file's name where there is no float model."""
+    size_mb: float
+    float_size_mb: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        """The report ``accuracy``."""
+        drop = {} if self.drop is None else self.drop.to_json()
+        shown = {key: drop[key] for key in ("drop_points", "drop_interval_points") if key in drop}
+        judged = {"name": self.name, "size_mb": self.size_mb, **self.int8.metrics.to_json(), **shown}
+        models = [judged]
+        if self.float is not None:
+            models.insert(
+                0, {"name": "float", "size_mb": self.float_size_mb, **self.float.metrics.to_json()}
+            )
+        return {
+            "task": self.int8.task.value,
+            "dataset": self.int8.origin,
+            "split": self.int8.split,
+            "image_count": self.int8.image_count,
+            "post_process": None if self.int8.post is None else asdict(self.int8.post),
+            "models": models,
+            "drop": drop or None,
+            "agreement": self.agreement,
+            "sessions": {
+                self.name: dict(self.int8.session_details),
+                **({} if self.float is None else {"float": dict(self.float.session_details)}),
+            },
+        }
+
+    def tables(self, *, per_class: bool = False, budget_points: float | None = None) -> list[RenderableType]:
+        """For the terminal."""
+        from edgeq.report.terminal import accuracy_table
+
+        report = self.to_json()
+        title = f"Accuracy on {self.int8.image_count} images ({self.int8.origin}, {self.int8.split})"
+        parts: list[RenderableType] = [accuracy_table(report["models"], title=title)]
+        parts += self._sentences(budget_points)
+        if per_class and self.int8.task is Task.DETECT:
+            parts.append(_class_table(report["models"]))
+        return parts
+
+    def _sentences(self, budget_points: float | None) -> list[RenderableType]:
+        lines: list[RenderableType] = []
+        if self.int8.post is not None:
+            post = self.int8.post
+            lines.append(f"post-processing: confidence {post.confidence:g}, IoU {post.iou:g}, the same for both")
+        if self.agreement is not None:
+            lines.append(f"same best class as float on {self.agreement:.1%} of the images")
+        if self.drop is not None:
+            lines.append(_resolution(self.drop, budget_points))
+        return lines
+
+
+def measure_accuracy(
+    subject: Subject, dataset: Dataset, *, post: PostProcess, console: Console, replicates: int = 1000
+) -> Accuracy:
+    """Metrics of the subject and, where it has one, of its float model.
+
+    Raises:
+        DataError: the data set cannot judge the model.
+        SpecError: a plain model does not tell its input or head.
+    """
+    specs = subject.known
+    # Accuracy does not depend on the number of threads, so all cores help.
+    options = SessionOptions(threads=core_count())
+    with console.progress() as progress:
+
+        def run(name: str, path: Any, runtime: Any) -> Evaluation:
+            session = runtime.open_session(path, options=options)
+            return evaluate(
+                session, dataset, spec=specs.input, head=specs.head, post=post, workers=core_count(),
+                progress=lambda done, total: progress(f"evaluate {name}", done, total),
+            )  # fmt: skip
+
+        reference = subject.reference
+        judged = "int8" if reference is not None or subject.bundle is not None else subject.name
+        float_eval = None if reference is None else run("float", reference, _float_runtime(subject))
+        int8_eval = run(judged, subject.artifact, subject.runtime)
+    drop = agreement = None
+    if float_eval is not None:
+        drop = compare(float_eval, int8_eval, replicates=replicates)
+        agreement = (
+            prediction_agreement(float_eval, int8_eval) if int8_eval.task is Task.CLASSIFY else None
+        )
+    return Accuracy(
+        int8=int8_eval,
+        float=float_eval,
+        drop=drop,
+        agreement=agreement,
+        name=judged,
+        size_mb=subject.size_mb,
+        float_size_mb=None if reference is None else reference.stat().st_size / 1e6,
+    )
+
+
+def _float_runtime(subject: Subject) -> Any:
+    """The subject's own runtime where it loads ONNX, else ONNX Runtime: the reference is always ONNX."""
+    from edgeq.runtimes import load_runtime
+
+    return subject.runtime if ".onnx" in subject.runtime.artifact_suffixes else load_runtime("onnxruntime")
+
+
+def _resolution(drop: Drop, budget_points: float | None) -> str:
+    """What so many images can tell."""
+    low, high = drop.drop_interval_points
+    metric = "mAP 50-95" if drop.metric == "map50_95" else "top-1"
+    text = f"drop of {metric}: {number(drop.drop_points)} points, 95 % interval {interval((low, high))}"
+    if low <= 0 <= high and low != high:
+        text += f"; not told apart from no drop with {drop.image_count} images"
+    if budget_points is None:
+        return text
+    verdict = drop.against(budget_points)
+    text += f"; {'within' if verdict.within else 'over'} the budget of {budget_points:g}"
+    if verdict.resolvable:
+        return text
+    needed = f" (about {verdict.images_needed} would do)" if verdict.images_needed is not None else ""
+    return f"{text}, but not resolvable with {drop.image_count} images{needed}"
+
+
+def _class_table(models: list[dict[str, Any]]) -> RenderableType:
+    """mAP 50-95 by class, those with labelled boxes, the greatest drop first."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title="mAP 50-95 by class", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for head in ("class", "boxes", *(model["name"] for model in models), *(["drop"] if len(models) > 1 else [])):
+        table.add_column(Text(head), justify="left" if head == "class" else "right")
+    rows = []
+    for entries in zip(*(model["per_class"] for model in models), strict=True):
+        values = [entry["map50_95"] for entry in entries]
+        if any(value is None for value in values):
+            continue
+        drop = (values[0] - values[-1]) * 100
+        cells = [number(value, 3) for value in values] + ([number(drop)] if len(values) > 1 else [])
+        rows.append((drop, [entries[0]["name"], str(entries[0]["box_count"]), *cells]))
+    for _, row in sorted(rows, key=lambda entry: -entry[0]):
+        table.add_row(*map(Text, row))
+    return table

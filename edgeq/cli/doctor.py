@@ -1,0 +1,116 @@
+"""``edgeq doctor``: what is there, what is missing, and how to get it."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from edgeq.cli.evaluate import refuse_remote
+from edgeq.cli.extras import HOST_MODULES
+from edgeq.cli.flags import OutputFlags, command
+
+__all__ = ["doctor"]
+
+UNAVAILABLE = 4
+_EXTRAS = {
+    "host": (HOST_MODULES, 'pip install "edgeq[host]"', "quantise and score models"),
+    "yolo": (("ultralytics",), 'pip install "edgeq[yolo]"  (AGPL-3.0)', "read Ultralytics .pt checkpoints"),
+}
+
+
+@command
+def doctor(
+    *,
+    on: Annotated[str | None, typer.Option("--on", metavar="LINK", help="Device to examine.")] = None,
+    output: OutputFlags,
+) -> int:
+    """Runtimes, extras, CPU instructions and targets of this machine; exit code 4 without any runtime."""
+    from edgeq.cli.console import Console
+    from edgeq.cli.machine import machine_facts
+    from edgeq.report.jsonio import to_jsonable
+
+    refuse_remote(on)
+    console = Console(output)
+    facts = machine_facts()
+    runtimes = _runtimes()
+    extras = {name: _extra(*entry) for name, entry in _EXTRAS.items()}
+    fits = _targets()
+    console.show(*_machine_lines(facts))
+    for probe in runtimes:
+        features = ", ".join(f"{key}: {value}" for key, value in probe["features"].items())
+        console.show(f"runtime {probe['runtime']}: {probe['version'] or 'not installed'}", f"  {features}")
+        console.show(*(f"  problem: {text}" for text in probe["problems"]))
+    for name, extra in extras.items():
+        state = "there" if not extra["missing"] else f"missing {', '.join(extra['missing'])}: {extra['install']}"
+        console.show(f"extra {name} ({extra['use']}): {state}")
+    for fit in fits:
+        console.show(f"target {fit['name']}: {fit['verdict']}")
+    document = {
+        "machine": facts,
+        "runtimes": to_jsonable(runtimes),
+        "extras": extras,
+        "targets": fits,
+        "cache": _cache(),
+    }
+    console.show(f"cache: {document['cache']['folder']} ({document['cache']['size_mb']:.1f} MB)")
+    console.emit(document)
+    return 0 if any(probe["version"] for probe in runtimes) else UNAVAILABLE
+
+
+def _machine_lines(facts: dict[str, Any]) -> list[str]:
+    versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
+    return [f"{facts['cpu']}, {facts['cores']} cores, {facts['architecture']}, {facts['system']}", versions]
+
+
+def _runtimes() -> list[dict[str, Any]]:
+    """Probe of each known runtime; one that cannot even be loaded is a problem, not an error."""
+    from edgeq.errors import EdgeqError
+    from edgeq.report.jsonio import to_jsonable
+    from edgeq.runtimes import load_runtime, runtime_names
+
+    found: list[dict[str, Any]] = []
+    for name in runtime_names():
+        try:
+            found.append(to_jsonable(load_runtime(name, installed=False).probe()))
+        except EdgeqError as error:
+            problem = f"{error.message}: {error.fix}"
+            found.append({"runtime": name, "version": None, "features": {}, "problems": [problem]})
+    return found
+
+
+def _extra(modules: tuple[str, ...], install: str, use: str) -> dict[str, Any]:
+    missing = [name for name in modules if importlib.util.find_spec(name) is None]
+    return {"missing": missing, "install": install, "use": use}
+
+
+def _targets() -> list[dict[str, Any]]:
+    """Whether this machine is what each target describes."""
+    import platform
+
+    from edgeq.runtimes.onnxruntime.probe import cpu_flags
+    from edgeq.targets import list_targets
+
+    flags = cpu_flags()
+    out: list[dict[str, Any]] = []
+    for target in list_targets():
+        if target.architecture != platform.machine():
+            out.append({"name": target.name, "here": False, "verdict": f"another architecture ({target.architecture})"})
+            continue
+        lacking = [entry for entry in target.cpu_features if flags and not flags & set(entry.any_of)]
+        why = "; ".join(f"no {' or '.join(entry.any_of)}: {entry.why}" for entry in lacking)
+        out.append({"name": target.name, "here": True, "verdict": why or "this machine"})
+    return out
+
+
+def _cache() -> dict[str, Any]:
+    """Where statistics are kept and how much there is; not known without the host extra."""
+    try:
+        from edgeq.quantize.cache import default_cache_folder
+    except ImportError:
+        return {"folder": "not in use without the host extra", "size_mb": 0.0}
+    folder: Path = default_cache_folder()
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else 0
+    return {"folder": str(folder), "size_mb": size / 1e6}

@@ -1,0 +1,310 @@
+"""Groups of flags that several commands share, each a frozen dataclass, and what turns text into values.
+
+Importing this loads typer and nothing else, so that ``edgeq --help`` answers at once: the vocabulary's
+enums are looked up by the parsers, when a flag is given.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import math
+import re
+from collections.abc import Callable
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
+
+import typer
+
+if TYPE_CHECKING:
+    from edgeq.gate import Budget
+    from edgeq.model.presets import SpecOverrides
+
+__all__ = [
+    "BudgetFlags",
+    "Interrupted",
+    "OutputFlags",
+    "PostFlags",
+    "SpecFlags",
+    "choice",
+    "command",
+    "duration_s",
+]
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|min|h)?")
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+_MODEL = "The model's input and head, where the file does not tell"
+_BUDGET = "Limits"
+
+
+class Interrupted(RuntimeError):
+    """Ctrl-C inside a command; not KeyboardInterrupt, which typer would turn into something else."""
+
+
+def command(function: _Function) -> _Function:
+    """The command as typer shall see it: a parameter that is a group of flags becomes the group's flags."""
+    signature = inspect.signature(function, eval_str=True)
+    groups = {name: p.annotation for name, p in signature.parameters.items() if is_dataclass(p.annotation)}
+    parameters: list[inspect.Parameter] = []
+    for name, parameter in signature.parameters.items():
+        flat = _flags_of(groups[name]) if name in groups else [parameter]
+        parameters += [entry.replace(kind=inspect.Parameter.KEYWORD_ONLY) for entry in flat]
+
+    @functools.wraps(function)
+    def call(**given: Any) -> Any:
+        for name, group in groups.items():
+            given[name] = group(**{entry.name: given.pop(entry.name) for entry in fields(group)})
+        try:
+            return function(**given)
+        except KeyboardInterrupt as error:
+            raise Interrupted from error
+
+    call.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    call.__annotations__ = {entry.name: entry.annotation for entry in parameters}
+    return call  # type: ignore[return-value]
+
+
+def _flags_of(group: Any) -> list[inspect.Parameter]:
+    hints = get_type_hints(group, include_extras=True)
+    return [
+        inspect.Parameter(
+            entry.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=inspect.Parameter.empty if entry.default is MISSING else entry.default,
+            annotation=hints[entry.name],
+        )
+        for entry in fields(group)
+    ]
+
+
+def choice(where: str) -> Callable[[Any], Any]:
+    """Parser of an enum's values.
+
+    Args:
+        where: ``module:Enum``; imported when a value has to be parsed.
+    """
+
+    def parse(text: Any) -> Any:
+        module, _, name = where.partition(":")
+        kind: type[Enum] = getattr(importlib.import_module(module), name)
+        if isinstance(text, kind):
+            return text
+        try:
+            return kind(str(text).lower())
+        except ValueError:
+            raise typer.BadParameter(f"{text!r} is none of {', '.join(e.value for e in kind)}") from None
+
+    return parse
+
+
+def duration_s(text: Any) -> float:
+    """Seconds of ``10s``, ``500ms``, ``2m`` or a plain number of seconds."""
+    found = _DURATION.fullmatch(str(text).strip().lower())
+    if found is None:
+        raise typer.BadParameter(f"{text!r} is not a duration such as 10s, 500ms or 2m")
+    seconds = float(found[1]) * _SECONDS[found[2] or "s"]
+    if not 0 < seconds <= 24 * 3600:
+        raise typer.BadParameter(f"{text!r} is not between 0 and 24 hours")
+    return seconds
+
+
+def _numbers(text: Any, counts: tuple[int, ...]) -> list[float]:
+    parts = [part for part in re.split(r"[\s,x]+", str(text).strip().lower()) if part]
+    try:
+        values = [float(part) for part in parts]
+    except ValueError:
+        values = []
+    if len(values) not in counts or not all(math.isfinite(value) for value in values):
+        raise typer.BadParameter(f"{text!r} is not {' or '.join(map(str, counts))} numbers")
+    return values
+
+
+def _size(text: Any) -> tuple[int, int]:
+    """Height and width of ``640`` or ``480x640``."""
+    values = _numbers(text, (1, 2))
+    if any(value != int(value) or not 0 < value <= 16384 for value in values):
+        raise typer.BadParameter(f"{text!r} is not a size in pixels such as 640 or 480x640 (height x width)")
+    return int(values[0]), int(values[-1])
+
+
+def _levels(text: Any) -> tuple[float, float, float]:
+    """Three numbers of ``0`` or ``123.7,116.3,103.5``."""
+    values = _numbers(text, (1, 3)) * 3
+    return values[0], values[1], values[2]
+
+
+def _spreads(text: Any) -> tuple[float, float, float]:
+    values = _levels(text)
+    if min(values) <= 0:
+        raise typer.BadParameter(f"{text!r} is not above 0")
+    return values
+
+
+def _strides(text: Any) -> tuple[int, ...]:
+    values = _numbers(text, (1, 2, 3, 4, 5, 6))
+    if any(value != int(value) or value < 1 for value in values):
+        raise typer.BadParameter(f"{text!r} are not strides such as 8,16,32")
+    return tuple(int(value) for value in values)
+
+
+def _flag(*names: str, help: str, panel: str | None = None, **options: Any) -> Any:
+    return typer.Option(*names, help=help, rich_help_panel=panel, show_default=False, **options)
+
+
+@dataclass(frozen=True)
+class OutputFlags:
+    """How a command talks."""
+
+    json: Annotated[bool, _flag("--json", help="One JSON document on stdout, nothing else.")] = False
+    quiet: Annotated[bool, _flag("--quiet", "-q", help="No notes and no progress on stderr.")] = False
+
+
+@dataclass(frozen=True)
+class SpecFlags:
+    """What the user says about a model; see `edgeq.model.presets.SpecOverrides`."""
+
+    imgsz: Annotated[
+        Any | None, _flag("--imgsz", parser=_size, metavar="PX|HxW", panel=_MODEL, help="Input size.")
+    ] = None
+    preset: Annotated[
+        str | None,
+        _flag(
+            "--preset", metavar="NAME", panel=_MODEL,
+            help="Customary pre-processing: yolox, ultralytics, imagenet, tf-lite, tf, unit.",
+        ),
+    ] = None  # fmt: skip
+    head: Annotated[
+        Any | None,
+        _flag(
+            "--head", parser=choice("edgeq.types:HeadFamily"), panel=_MODEL,
+            metavar="yolox|yolov5|yolov8|end2end|classifier", help="Family of the model's head.",
+        ),
+    ] = None  # fmt: skip
+    output_name: Annotated[
+        str | None, _flag("--output-name", panel=_MODEL, help="Output that holds the predictions.")
+    ] = None
+    classes: Annotated[
+        Path | None, _flag("--classes", panel=_MODEL, help="Text file with one class name per line.")
+    ] = None
+    color: Annotated[
+        Any | None,
+        _flag("--color", parser=choice("edgeq.types:ColorOrder"), metavar="rgb|bgr", panel=_MODEL, help="Channel order."),
+    ] = None  # fmt: skip
+    mean: Annotated[
+        Any | None,
+        _flag("--mean", parser=_levels, metavar="N|R,G,B", panel=_MODEL, help="Subtracted from pixels of 0..255."),
+    ] = None  # fmt: skip
+    std: Annotated[
+        Any | None,
+        _flag(
+            "--std", parser=_spreads, metavar="N|R,G,B", panel=_MODEL,
+            help="Divided by: 255 for a range of 0..1, 1 for 0..255.",
+        ),
+    ] = None  # fmt: skip
+    resize: Annotated[
+        Any | None,
+        _flag(
+            "--resize", parser=choice("edgeq.types:ResizeRule"), panel=_MODEL,
+            metavar="letterbox-center|letterbox-topleft|stretch|center-crop", help="How an image gets its size.",
+        ),
+    ] = None  # fmt: skip
+    pad_value: Annotated[
+        int | None, _flag("--pad-value", min=0, max=255, panel=_MODEL, help="Grey level of a letterbox.")
+    ] = None
+    short_side: Annotated[
+        int | None,
+        _flag("--short-side", min=1, max=16384, panel=_MODEL, help="Short side before a centre crop, in pixels."),
+    ] = None  # fmt: skip
+    layout: Annotated[
+        Any | None,
+        _flag("--layout", parser=choice("edgeq.types:Layout"), metavar="nchw|nhwc", panel=_MODEL, help="Axis order."),
+    ] = None  # fmt: skip
+    strides: Annotated[
+        Any | None, _flag("--strides", parser=_strides, metavar="N,N,N", panel=_MODEL, help="YOLOX: grid strides.")
+    ] = None
+    normalized_boxes: Annotated[
+        bool | None,
+        _flag("--normalized-boxes/--pixel-boxes", panel=_MODEL, help="Boxes in 0..1 of the input, or in pixels."),
+    ] = None  # fmt: skip
+
+    def overrides(self) -> SpecOverrides:
+        """The same as `SpecOverrides`.
+
+        Raises:
+            SpecError: an unknown preset, or a file of class names that cannot be read.
+        """
+        from edgeq.cli.labels import read_class_names
+        from edgeq.errors import SpecError
+        from edgeq.model.presets import PRESETS, SpecOverrides
+
+        if self.preset is not None and self.preset not in PRESETS:
+            raise SpecError(f"there is no preset {self.preset!r}", fix=f"use one of {', '.join(PRESETS)}")
+        return SpecOverrides(
+            family=self.head,
+            output=self.output_name,
+            class_names=None if self.classes is None else read_class_names(self.classes),
+            size=self.imgsz,
+            layout=self.layout,
+            color=self.color,
+            mean=self.mean,
+            std=self.std,
+            resize=self.resize,
+            pad_value=self.pad_value,
+            short_side_px=self.short_side,
+            strides=self.strides,
+            normalized_boxes=self.normalized_boxes,
+            preset=self.preset,
+        )
+
+
+@dataclass(frozen=True)
+class PostFlags:
+    """Post-processing of detections; the defaults are those of the metric, recorded with it."""
+
+    confidence: Annotated[
+        float, typer.Option("--confidence", min=0.0, max=1.0, help="Detections below are dropped.")
+    ] = 0.001
+    iou: Annotated[float, typer.Option("--iou", min=0.0, max=1.0, help="NMS per class drops above.")] = 0.65
+
+
+@dataclass(frozen=True)
+class BudgetFlags:
+    """Limits of the gate; the fields are those of `edgeq.gate.Budget`."""
+
+    max_map_drop: Annotated[
+        float | None, _flag("--max-map-drop", panel=_BUDGET, help="Points of mAP 50-95 x 100.")
+    ] = None
+    max_top1_drop: Annotated[
+        float | None, _flag("--max-top1-drop", panel=_BUDGET, help="Points of top-1 x 100.")
+    ] = None
+    min_map: Annotated[float | None, _flag("--min-map", panel=_BUDGET, help="mAP 50-95 of INT8, 0..1.")] = None
+    max_p50_ms: Annotated[float | None, _flag("--max-p50-ms", panel=_BUDGET, help="Median latency.")] = None
+    max_p90_ms: Annotated[float | None, _flag("--max-p90-ms", panel=_BUDGET, help="90th percentile.")] = None
+    max_p95_ms: Annotated[float | None, _flag("--max-p95-ms", panel=_BUDGET, help="95th percentile.")] = None
+    max_p99_ms: Annotated[float | None, _flag("--max-p99-ms", panel=_BUDGET, help="99th percentile.")] = None
+    max_size_mb: Annotated[
+        float | None, _flag("--max-size-mb", panel=_BUDGET, help="Size of the artifact, 10^6 bytes.")
+    ] = None
+    max_memory_mb: Annotated[
+        float | None, _flag("--max-memory-mb", panel=_BUDGET, help="Peak of a process that runs it.")
+    ] = None
+    min_speedup: Annotated[
+        float | None, _flag("--min-speedup", panel=_BUDGET, help="Against float, wall time.")
+    ] = None
+    refuse_throttled: Annotated[
+        bool, _flag("--refuse-throttled", panel=_BUDGET, help="Fail where the machine throttled, or cannot tell.")
+    ] = False
+
+    def budget(self) -> Budget:
+        """The same as a `Budget`.
+
+        Raises:
+            InputError: a limit that is no sensible number.
+        """
+        from edgeq.gate import Budget
+
+        return Budget(**{entry.name: getattr(self, entry.name) for entry in fields(self)})

@@ -1,0 +1,132 @@
+"""``edgeq gate``: pass or fail, one line per limit, exit code 3 on failure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from edgeq.cli.flags import BudgetFlags, OutputFlags, PostFlags, SpecFlags, command, duration_s
+
+if TYPE_CHECKING:
+    from edgeq.cli.console import Console
+    from edgeq.cli.subject import Subject
+    from edgeq.gate import Budget
+
+__all__ = ["gate"]
+
+FAILED = 3
+
+
+@dataclass(frozen=True)
+class _How:
+    """How to measure what is missing."""
+
+    data: Path | None
+    split: str
+    images: int | None
+    threads: int
+    duration_s: float
+    post: PostFlags
+
+
+@command
+def gate(
+    *,
+    subject: Annotated[Path, typer.Argument(metavar="BUNDLE|MODEL", help="A bundle's folder or an .onnx file.")],
+    target: Annotated[
+        str | None, typer.Option("--target", metavar="NAME|FILE", help="Its limits apply where no flag is given.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Labelled images: measure what is missing, now.")
+    ] = None,
+    split: Annotated[str, typer.Option("--split", help="Split of the data set.")] = "val",
+    images: Annotated[
+        int | None, typer.Option("--images", min=1, metavar="N", help="Only N images, evenly spread.")
+    ] = None,
+    float_source: Annotated[
+        Path | None, typer.Option("--float", metavar="SOURCE", help="Float model to compare with.")
+    ] = None,
+    threads: Annotated[int, typer.Option("--threads", min=1, max=1024, help="Inside one inference.")] = 1,
+    duration: Annotated[
+        float, typer.Option("--duration", parser=duration_s, metavar="TIME", help="Of a latency run.")
+    ] = 10.0,
+    save: Annotated[bool, typer.Option("--save/--no-save", help="Keep the reports in the bundle.")] = True,
+    limits: BudgetFlags,
+    post: PostFlags,
+    spec: SpecFlags,
+    output: OutputFlags,
+) -> int:
+    """Hold what was measured against a budget; a limit that was not measured fails."""
+    from edgeq.cli.budgets import budget_for
+    from edgeq.cli.console import Console
+    from edgeq.cli.keeping import keep_reports
+    from edgeq.cli.measured import measured_from
+    from edgeq.cli.subject import open_subject
+    from edgeq.gate import check
+    from edgeq.report.terminal import gate_table
+
+    console = Console(output)
+    flags = limits.budget()
+    with open_subject(subject, console=console, overrides=spec.overrides(), float_source=float_source) as judged:
+        budget = budget_for(flags, judged, target, console)
+        how = _How(data, split, images, threads, duration, post)
+        known, fresh = _reports(judged, budget, how, console)
+        measured = measured_from(known.get("accuracy"), known.get("latency"), size_mb=judged.size_mb)
+        report = check(budget, measured)
+        console.show(gate_table(report))
+        console.emit({**report.to_json(), "warnings": console.warnings})
+        if save:
+            keep_reports(judged.bundle, {**fresh, "gate": report.to_json()}, console)
+    return 0 if report.passed else FAILED
+
+
+def _reports(
+    subject: Subject, budget: Budget, how: _How, console: Console
+) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """Accuracy and latency as far as they are known or can be measured now; and those that are new."""
+    from edgeq.cli.measured import needs_accuracy, needs_latency
+
+    known: dict[str, Any] = {}
+    if subject.bundle is not None:
+        known = {name: subject.bundle.report(name) for name in ("accuracy", "latency")}
+    fresh: dict[str, Any] = {}
+    if how.data is not None and needs_accuracy(budget) and known.get("accuracy") is None:
+        fresh["accuracy"] = _accuracy(subject, how, how.data, console)
+    if how.data is not None and needs_latency(budget) and known.get("latency") is None:
+        fresh["latency"] = _latency(subject, how, console)
+    return {**known, **fresh}, fresh
+
+
+def _accuracy(subject: Subject, how: _How, data: Path, console: Console) -> dict[str, Any]:
+    from edgeq.cli.accuracy import measure_accuracy
+    from edgeq.cli.datasets import open_evaluation
+    from edgeq.types import PostProcess
+
+    calibration = None if subject.bundle is None else subject.bundle.manifest.calibration
+    dataset = open_evaluation(
+        data, subject.known.head, console, split=how.split, images=how.images, calibration=calibration
+    )
+    post = PostProcess(confidence=how.post.confidence, iou=how.post.iou)
+    accuracy = measure_accuracy(subject, dataset, post=post, console=console)
+    console.show(*accuracy.tables())
+    return accuracy.to_json()
+
+
+def _latency(subject: Subject, how: _How, console: Console) -> dict[str, Any]:
+    from edgeq.cli.audit import audit_of
+    from edgeq.cli.bench import float_rivals
+    from edgeq.cli.latency import BenchSettings, measure_latency
+
+    latency = measure_latency(
+        subject,
+        float_rivals(subject, console),
+        settings=BenchSettings(how.threads, how.duration_s),
+        audit=audit_of(subject, threads=how.threads),
+        console=console,
+    )
+    console.show(*latency.tables())
+    return latency.to_json()

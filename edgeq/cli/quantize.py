@@ -1,0 +1,279 @@
+"""``edgeq quantize``: from a source and calibration images to a bundle whose cost is known."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from edgeq.cli.flags import OutputFlags, PostFlags, SpecFlags, choice, command
+
+if TYPE_CHECKING:
+    from edgeq.cli.accuracy import Accuracy
+    from edgeq.cli.calibration import ImageChoice
+    from edgeq.cli.console import Console
+    from edgeq.cli.making import Made
+    from edgeq.gate import Budget
+    from edgeq.model.source import FloatModel
+    from edgeq.quantize.recipe import Recipe
+    from edgeq.runtimes.base import Runtime
+    from edgeq.targets import Target
+    from edgeq.types import PostProcess, Task
+
+__all__ = ["RecipeFlags", "quantize"]
+
+FAILED = 3
+_RECIPE = "The recipe"
+
+
+@dataclass(frozen=True)
+class RecipeFlags:
+    """Choices over those of the recipe file, or of the default recipe."""
+
+    recipe_file: Annotated[
+        Path | None, typer.Option("--recipe", metavar="FILE", help="Recipe in TOML.", rich_help_panel=_RECIPE)
+    ] = None
+    range_method: Annotated[
+        Any | None,
+        typer.Option(
+            "--range", parser=choice("edgeq.quantize.recipe:RangeMethod"),
+            metavar="minmax|moving-average|percentile|mse|entropy|auto",
+            help="How ranges are chosen.", rich_help_panel=_RECIPE, show_default=False,
+        ),
+    ] = None  # fmt: skip
+    symmetric: Annotated[
+        bool | None,
+        typer.Option("--symmetric/--asymmetric", help="Zero point of activations.", rich_help_panel=_RECIPE),
+    ] = None
+    per_tensor: Annotated[
+        bool, typer.Option("--per-tensor", help="One scale per weight, not per channel.", rich_help_panel=_RECIPE)
+    ] = False
+    bias_correction: Annotated[
+        bool | None,
+        typer.Option("--bias-correction/--no-bias-correction", help="Correct biases.", rich_help_panel=_RECIPE),
+    ] = None
+    equalize: Annotated[
+        bool | None,
+        typer.Option("--equalize/--no-equalize", help="Equalise depthwise inputs.", rich_help_panel=_RECIPE),
+    ] = None
+
+    def recipe(self) -> Recipe:
+        """The recipe.
+
+        Raises:
+            RecipeError: the file is wrong.
+        """
+        from edgeq.quantize.recipe import Granularity, Recipe, load_recipe
+
+        made = Recipe() if self.recipe_file is None else load_recipe(self.recipe_file)
+        given = {
+            "range": self.range_method,
+            "symmetric": self.symmetric,
+            "granularity": Granularity.PER_TENSOR if self.per_tensor else None,
+            "bias_correction": self.bias_correction,
+            "depthwise_equalization": self.equalize,
+        }
+        return replace(made, **{name: value for name, value in given.items() if value is not None})
+
+
+@dataclass(frozen=True)
+class Order:
+    """What ``quantize`` is to do, flags resolved."""
+
+    source: Path
+    folder: Path
+    force: bool
+    target: Target
+    runtime: Runtime
+    recipe: Recipe
+    images: ImageChoice
+    budget: Budget
+    post: PostProcess
+    cache: bool
+    check_fit: bool
+
+
+@command
+def quantize(
+    *,
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="An .onnx file or an Ultralytics .pt.")],
+    target: Annotated[str, typer.Option("--target", metavar="NAME|FILE", help="See 'edgeq targets'.")],
+    calib: Annotated[Path, typer.Option("--calib", metavar="DATA", help="data.yaml, COCO .json, .csv or a folder.")],
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", metavar="DIR", help="Bundle to make; build/SOURCE-TARGET otherwise.")
+    ] = None,
+    calib_images: Annotated[
+        int, typer.Option("--calib-images", min=1, metavar="N", help="Calibrate on N images, evenly spread.")
+    ] = 128,
+    calib_split: Annotated[str, typer.Option("--calib-split", help="Split to calibrate on.")] = "train",
+    eval_data: Annotated[
+        Path | None, typer.Option("--eval", metavar="DATA", help="Measure the drop on these labelled images.")
+    ] = None,
+    eval_split: Annotated[str, typer.Option("--eval-split", help="Split to evaluate on.")] = "val",
+    max_map_drop: Annotated[
+        float | None, typer.Option("--max-map-drop", metavar="POINTS", help="Budget: exit code 3 when missed.")
+    ] = None,
+    max_top1_drop: Annotated[
+        float | None, typer.Option("--max-top1-drop", metavar="POINTS", help="The same for classifiers.")
+    ] = None,
+    cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Keep and reuse statistics.")] = True,
+    allow_overlap: Annotated[
+        bool, typer.Option("--allow-overlap", help="Calibrate on evaluation images all the same.")
+    ] = False,
+    skip_fit_check: Annotated[
+        bool, typer.Option("--skip-fit-check", help="Do not check that the pre-processing fits the model.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check model and images, make nothing.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an earlier bundle.")] = False,
+    recipe: RecipeFlags,
+    post: PostFlags,
+    spec: SpecFlags,
+    output: OutputFlags,
+) -> int:
+    """Calibrate, quantise, check what really runs in INT8, and write a bundle."""
+    from edgeq.cli.calibration import ImageChoice
+    from edgeq.cli.console import Console
+    from edgeq.cli.extras import require_host
+    from edgeq.files import check_free
+    from edgeq.gate import Budget
+    from edgeq.runtimes import load_runtime
+    from edgeq.targets import load_target
+    from edgeq.types import PostProcess
+
+    require_host("quantize")
+    console = Console(output)
+    profile = load_target(target)
+    budget = Budget(max_map_drop=max_map_drop, max_top1_drop=max_top1_drop)
+    folder = out or Path("build") / f"{source.stem}-{profile.name}"
+    measured = eval_data is not None or not budget.empty
+    order = Order(
+        source=source,
+        folder=folder,
+        force=force,
+        target=profile,
+        runtime=load_runtime(profile.runtime),
+        recipe=_tuned_to(recipe, budget),
+        images=ImageChoice(calib, calib_split, calib_images, eval_data, eval_split, measured, allow_overlap),
+        budget=budget,
+        post=PostProcess(confidence=post.confidence, iou=post.iou),
+        cache=cache,
+        check_fit=not skip_fit_check,
+    )
+    check_free(folder, force=force)
+    return _run(order, spec, console, dry_run=dry_run)
+
+
+def _tuned_to(flags: RecipeFlags, budget: Budget) -> Recipe:
+    """The recipe, its tuning aimed at the budget unless a recipe file says what to aim at."""
+    recipe = flags.recipe()
+    limit = budget.max_map_drop if budget.max_map_drop is not None else budget.max_top1_drop
+    if limit is None or flags.recipe_file is not None:
+        return recipe
+    return replace(recipe, max_predicted_drop=limit)
+
+
+def _run(order: Order, spec: SpecFlags, console: Console, *, dry_run: bool) -> int:
+    from edgeq.cli.calibration import check_fit, check_images, open_images
+    from edgeq.cli.making import make
+    from edgeq.model.source import load
+    from edgeq.runtimes.base import SessionOptions
+
+    started = time.perf_counter()
+    console.note(f"source {order.source}")
+    model = load(order.source, overrides=spec.overrides())
+    for note in model.notes:
+        console.note(f"  {note}")
+    _check_budget_task(order.budget, model.head.task)
+    images = open_images(order.images, model, console)
+    console.note(f"calibration: {len(images.calibration.samples)} images of {images.calibration.origin}")
+    check = check_images(images, order.images, console)
+    with tempfile.TemporaryDirectory(prefix="edgeq-") as name:
+        work = Path(name)
+        reference = work / "float.onnx"
+        reference.write_bytes(model.onnx_bytes)
+        if order.check_fit:
+            session = order.runtime.open_session(reference, options=SessionOptions())
+            check_fit(session, check, model, order.post, console)
+        else:
+            console.warn("not checked whether the pre-processing fits the model (--skip-fit-check)")
+        if dry_run:
+            console.show(f"{len(check.samples)} images are fit to calibrate {order.source.name} on; nothing was made")
+            console.emit(_dry_document(order, model, len(check.samples), console))
+            return 0
+        made = make(order, model, images, check, work, console)
+    return _tell(order, made, console, took_s=time.perf_counter() - started)
+
+
+def _check_budget_task(budget: Budget, task: Task) -> None:
+    """Raise InputError where a limit is of the other task."""
+    from edgeq.errors import InputError
+    from edgeq.types import Task
+
+    wrong, right = ("top1", "map") if task is Task.DETECT else ("map", "top1")
+    if getattr(budget, f"max_{wrong}_drop") is not None:
+        raise InputError(
+            f"--max-{wrong}-drop does not apply: the model's task is {task.value}", fix=f"--max-{right}-drop"
+        )
+
+
+def _dry_document(order: Order, model: FloatModel, count: int, console: Console) -> dict[str, Any]:
+    return {
+        "source": str(order.source),
+        "target": order.target.name,
+        "notes": list(model.notes),
+        "calibration_image_count": count,
+        "bundle": None,
+        "warnings": console.warnings,
+    }
+
+
+def _tell(order: Order, made: Made, console: Console, *, took_s: float) -> int:
+    """The result, and what to do next."""
+    from edgeq.report.terminal import audit_table, gate_table
+
+    passed = made.gate is None or made.gate.passed
+    console.show(
+        f"{made.bundle.folder}: INT8 {made.bundle.artifact_size_mb:.2f} MB, float {made.float_size_mb:.2f} MB, "
+        f"made in {took_s:.1f} s"
+    )
+    console.show(audit_table(made.audit, limit=12))
+    if made.quantized.predicted_drop_points is not None:
+        console.show(
+            f"drop predicted on calibration images: {made.quantized.predicted_drop_points:.2f} points"
+            + ("" if made.accuracy is not None else " (not measured yet)")
+        )
+    if made.accuracy is not None:
+        console.show(*made.accuracy.tables(budget_points=_limit(order)))
+    if made.gate is not None:
+        console.show(gate_table(made.gate, title="Budget"))
+    steps = _next_steps(order, made.accuracy)
+    console.show("next:", *(f"  {step}" for step in steps))
+    console.emit({**made.to_json(), "took_s": took_s, "warnings": console.warnings, "next": steps})
+    if passed:
+        return 0
+    console.warn(f"the budget is missed; the bundle was written all the same: {made.bundle.folder}")
+    return FAILED
+
+
+def _limit(order: Order) -> float | None:
+    budget = order.budget
+    return budget.max_map_drop if budget.max_map_drop is not None else budget.max_top1_drop
+
+
+def _next_steps(order: Order, accuracy: Accuracy | None) -> list[str]:
+    """Commands that make sense now."""
+    import shlex
+
+    bundle = shlex.quote(str(order.folder))
+    data = shlex.quote(str(order.images.evaluation or order.images.calib))
+    limit = _limit(order)
+    steps = [] if accuracy is not None else [f"edgeq evaluate {bundle} --data {data}"]
+    steps.append(f"edgeq bench {bundle}")
+    steps.append(f"edgeq explain {bundle}")
+    flag = "--max-top1-drop" if order.budget.max_top1_drop is not None else "--max-map-drop"
+    steps.append(f"edgeq gate {bundle}" + ("" if limit is None else f" {flag} {limit:g}"))
+    return steps
