@@ -25,7 +25,8 @@ class Accuracy:
     """What was measured; without a float model there is no drop."""
 
     int8: Evaluation
-    float: Evaluation | None
+    reference: Evaluation | None
+    """Of the float model."""
     drop: Drop | None
     agreement: float | None
     """Classifiers: share of images with the same best class, 0..1."""
@@ -36,13 +37,18 @@ class Accuracy:
 
     def to_json(self) -> dict[str, Any]:
         """The report ``accuracy``."""
-        drop = {} if self.drop is None else self.drop.to_json()
-        shown = {key: drop[key] for key in ("drop_points", "drop_interval_points") if key in drop}
-        judged = {"name": self.name, "size_mb": self.size_mb, **self.int8.metrics.to_json(), **shown}
-        models = [judged]
-        if self.float is not None:
+        drop: dict[str, Any] = {} if self.drop is None else self.drop.to_json()
+        shown: dict[str, Any] = {key: drop[key] for key in ("drop_points", "drop_interval_points") if key in drop}
+        judged: dict[str, Any] = {
+            "name": self.name,
+            "size_mb": self.size_mb,
+            **self.int8.metrics.to_json(),
+            **shown,
+        }
+        models: list[dict[str, Any]] = [judged]
+        if self.reference is not None:
             models.insert(
-                0, {"name": "float", "size_mb": self.float_size_mb, **self.float.metrics.to_json()}
+                0, {"name": "float", "size_mb": self.float_size_mb, **self.reference.metrics.to_json()}
             )
         return {
             "task": self.int8.task.value,
@@ -55,7 +61,7 @@ class Accuracy:
             "agreement": self.agreement,
             "sessions": {
                 self.name: dict(self.int8.session_details),
-                **({} if self.float is None else {"float": dict(self.float.session_details)}),
+                **({} if self.reference is None else {"float": dict(self.reference.session_details)}),
             },
         }
 
@@ -75,7 +81,9 @@ class Accuracy:
         lines: list[RenderableType] = []
         if self.int8.post is not None:
             post = self.int8.post
-            lines.append(f"post-processing: confidence {post.confidence:g}, IoU {post.iou:g}, the same for both")
+            lines.append(
+                f"post-processing: confidence {post.confidence:g}, IoU {post.iou:g}, the same for both"
+            )
         if self.agreement is not None:
             lines.append(f"same best class as float on {self.agreement:.1%} of the images")
         if self.drop is not None:
@@ -111,12 +119,10 @@ def measure_accuracy(
     drop = agreement = None
     if float_eval is not None:
         drop = compare(float_eval, int8_eval, replicates=replicates)
-        agreement = (
-            prediction_agreement(float_eval, int8_eval) if int8_eval.task is Task.CLASSIFY else None
-        )
+        agreement = prediction_agreement(float_eval, int8_eval) if int8_eval.task is Task.CLASSIFY else None
     return Accuracy(
         int8=int8_eval,
-        float=float_eval,
+        reference=float_eval,
         drop=drop,
         agreement=agreement,
         name=judged,
@@ -156,7 +162,12 @@ def _class_table(models: list[dict[str, Any]]) -> RenderableType:
     from rich.text import Text
 
     table = Table(title="mAP 50-95 by class", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for head in ("class", "boxes", *(model["name"] for model in models), *(["drop"] if len(models) > 1 else [])):
+    for head in (
+        "class",
+        "boxes",
+        *(model["name"] for model in models),
+        *(["drop"] if len(models) > 1 else []),
+    ):
         table.add_column(Text(head), justify="left" if head == "class" else "right")
     rows = []
     for entries in zip(*(model["per_class"] for model in models), strict=True):

@@ -23,14 +23,18 @@ _COMPUTE = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 @command
 def audit(
     *,
-    subject: Annotated[Path, typer.Argument(metavar="BUNDLE|MODEL", help="A bundle's folder or an .onnx file.")],
+    subject: Annotated[
+        Path, typer.Argument(metavar="BUNDLE|MODEL", help="A bundle's folder or an .onnx file.")
+    ],
     threads: Annotated[int, typer.Option("--threads", min=1, max=1024, help="As it will be run.")] = 1,
     show_all: Annotated[bool, typer.Option("--all", help="List every layer that is not in INT8.")] = False,
-    save: Annotated[bool, typer.Option("--save/--no-save", help="Keep reports/audit.json in the bundle.")] = True,
+    save: Annotated[
+        bool, typer.Option("--save/--no-save", help="Keep reports/audit.json in the bundle.")
+    ] = True,
     on: Annotated[str | None, typer.Option("--on", metavar="LINK", help="Device to run on.")] = None,
     output: OutputFlags,
 ) -> None:
-    """The precision that each layer really runs in, from the runtime's own optimised graph."""
+    """Which layers really run in INT8, and why not the others."""
     from edgeq.cli.console import Console
     from edgeq.cli.keeping import keep_reports
     from edgeq.cli.subject import open_subject
@@ -43,9 +47,9 @@ def audit(
         for text in disagreements(report, _layers(judged)):
             console.warn(text)
         console.show(audit_table(report, limit=len(report.layers) if show_all else 20))
-        console.emit({**audit_json(report), "warnings": console.warnings})
         if save:
             keep_reports(judged.bundle, {"audit": audit_json(report)}, console)
+        console.emit({**audit_json(report), "warnings": console.warnings})
 
 
 def audit_of(subject: Subject, *, threads: int) -> AuditReport:
@@ -93,7 +97,9 @@ def disagreements(report: AuditReport, layers: Mapping[str, Mapping[str, Any]]) 
         if names:
             more = f" and {len(names) - 5} more" if len(names) > 5 else ""
             why = next((found[name].reason for name in names if found[name].reason), "")
-            texts.append(f"{len(names)} layers are {says}: {', '.join(names[:5])}{more}" + (f" ({why})" if why else ""))
+            texts.append(
+                f"{len(names)} layers are {says}: {', '.join(names[:5])}{more}" + (f" ({why})" if why else "")
+            )
     return texts
 
 

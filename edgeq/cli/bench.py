@@ -1,4 +1,4 @@
-"""``edgeq bench``: how fast float and INT8 are here, in turns, with everything that puts the numbers right."""
+"""``edgeq bench``: how fast float and INT8 are here, measured in turns."""
 
 from __future__ import annotations
 
@@ -21,9 +21,12 @@ __all__ = ["bench", "float_rivals"]
 @command
 def bench(
     *,
-    subject: Annotated[Path, typer.Argument(metavar="BUNDLE|MODEL", help="A bundle's folder or an .onnx file.")],
+    subject: Annotated[
+        Path, typer.Argument(metavar="BUNDLE|MODEL", help="A bundle's folder or an .onnx file.")
+    ],
     against: Annotated[
-        str, typer.Option("--against", metavar="float|OTHER", help="The float model, or another bundle or model.")
+        str,
+        typer.Option("--against", metavar="float|OTHER", help="The float model, or another bundle or model."),
     ] = "float",
     float_source: Annotated[
         Path | None, typer.Option("--float", metavar="SOURCE", help="Float model to compare with.")
@@ -40,12 +43,14 @@ def bench(
     ] = None,
     split: Annotated[str, typer.Option("--split", help="Split of the data set.")] = "val",
     memory: Annotated[bool, typer.Option("--memory/--no-memory", help="Measure peak memory.")] = True,
-    save: Annotated[bool, typer.Option("--save/--no-save", help="Keep reports/latency.json in the bundle.")] = True,
+    save: Annotated[
+        bool, typer.Option("--save/--no-save", help="Keep reports/latency.json in the bundle.")
+    ] = True,
     on: Annotated[str | None, typer.Option("--on", metavar="LINK", help="Device to run on.")] = None,
     spec: SpecFlags,
     output: OutputFlags,
 ) -> None:
-    """Latency, CPU time and memory of INT8 against float, measured in turns."""
+    """Latency, CPU time and memory of INT8 against float."""
     from edgeq.cli.audit import audit_of
     from edgeq.cli.console import Console
     from edgeq.cli.keeping import keep_reports
@@ -55,7 +60,9 @@ def bench(
 
     refuse_remote(on)
     console = Console(output)
-    with open_subject(subject, console=console, overrides=spec.overrides(), float_source=float_source) as judged:
+    with open_subject(
+        subject, console=console, overrides=spec.overrides(), float_source=float_source
+    ) as judged:
         rivals = float_rivals(judged, console) if against == "float" else [_other(Path(against), console)]
         samples = () if data is None else open_dataset(data, split=split, labels_required=False).samples
         latency = measure_latency(
@@ -68,9 +75,9 @@ def bench(
         )
         report = latency.to_json()
         console.show(*latency.tables())
-        console.emit({**report, "warnings": console.warnings})
         if save:
             keep_reports(judged.bundle, {"latency": report}, console)
+        console.emit({**report, "warnings": console.warnings})
 
 
 def float_rivals(subject: Subject, console: Console) -> list[Rival]:
@@ -85,7 +92,9 @@ def float_rivals(subject: Subject, console: Console) -> list[Rival]:
     if runtime.default_float == "float32":
         console.note(f"float is float32, which is also the default of {runtime.name}")
     else:
-        rivals.append(Rival(f"float ({runtime.default_float})", subject.reference, runtime, default_float=True))
+        rivals.append(
+            Rival(f"float ({runtime.default_float})", subject.reference, runtime, default_float=True)
+        )
     return rivals
 
 

@@ -47,7 +47,7 @@ def _default(subject: Subject, console: Console | None) -> Budget:
         # A user's own profile is known here by its path only.
         if console is not None:
             console.warn(
-                f"the target {name!r} of the bundle is not known here, so its default limits are not checked; "
-                "give its file with --target"
+                f"the target {name!r} of the bundle is not known here, so its default limits are not "
+                "checked; give its file with --target"
             )
         return Budget()

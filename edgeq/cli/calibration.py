@@ -133,12 +133,12 @@ def _evaluation(
         console.note("no evaluation images are known, so overlap with them is not checked (--eval)")
         return None
     if choice.measured and found.task is None:
-        raise DataError(f"{found.origin} has no labels, so no drop can be measured", fix="name others with --eval")
+        raise DataError(
+            f"{found.origin} has no labels, so no drop can be measured", fix="name others with --eval"
+        )
     return found
 
 
 def _same(first: Dataset, second: Dataset) -> bool:
     """Whether two opened sets are one and the same."""
     return [sample.path for sample in first.samples] == [sample.path for sample in second.samples]
-
-

@@ -66,8 +66,8 @@ def without_calibration_images(dataset: Dataset, calibration: CalibrationList, c
         )
     if not kept:
         raise DataError(
-            f"all {len(dataset.samples)} images of {dataset.origin} were used to calibrate this model, so a drop "
-            "measured on them would be too good",
+            f"all {len(dataset.samples)} images of {dataset.origin} were used to calibrate this model, so "
+            "a drop measured on them would be too good",
             fix="evaluate on other images, for example --split val, or insist with --allow-overlap",
         )
     return replace(dataset, samples=kept) if left_out else dataset

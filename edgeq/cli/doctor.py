@@ -27,7 +27,7 @@ def doctor(
     on: Annotated[str | None, typer.Option("--on", metavar="LINK", help="Device to examine.")] = None,
     output: OutputFlags,
 ) -> int:
-    """Runtimes, extras, CPU instructions and targets of this machine; exit code 4 without any runtime."""
+    """What is there, what is missing, and how to get it."""
     from edgeq.cli.console import Console
     from edgeq.cli.machine import machine_facts
     from edgeq.report.jsonio import to_jsonable
@@ -44,7 +44,9 @@ def doctor(
         console.show(f"runtime {probe['runtime']}: {probe['version'] or 'not installed'}", f"  {features}")
         console.show(*(f"  problem: {text}" for text in probe["problems"]))
     for name, extra in extras.items():
-        state = "there" if not extra["missing"] else f"missing {', '.join(extra['missing'])}: {extra['install']}"
+        state = (
+            "there" if not extra["missing"] else f"missing {', '.join(extra['missing'])}: {extra['install']}"
+        )
         console.show(f"extra {name} ({extra['use']}): {state}")
     for fit in fits:
         console.show(f"target {fit['name']}: {fit['verdict']}")
@@ -97,7 +99,13 @@ def _targets() -> list[dict[str, Any]]:
     out: list[dict[str, Any]] = []
     for target in list_targets():
         if target.architecture != platform.machine():
-            out.append({"name": target.name, "here": False, "verdict": f"another architecture ({target.architecture})"})
+            out.append(
+                {
+                    "name": target.name,
+                    "here": False,
+                    "verdict": f"another architecture ({target.architecture})",
+                }
+            )
             continue
         lacking = [entry for entry in target.cpu_features if flags and not flags & set(entry.any_of)]
         why = "; ".join(f"no {' or '.join(entry.any_of)}: {entry.why}" for entry in lacking)

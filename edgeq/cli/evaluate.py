@@ -30,7 +30,9 @@ def refuse_remote(on: str | None) -> None:
 @command
 def evaluate(
     *,
-    subject: Annotated[Path, typer.Argument(metavar="BUNDLE|MODEL", help="A bundle's folder or an .onnx file.")],
+    subject: Annotated[
+        Path, typer.Argument(metavar="BUNDLE|MODEL", help="A bundle's folder or an .onnx file.")
+    ],
     data: Annotated[Path, typer.Option("--data", help="data.yaml, COCO .json, .csv or class folders.")],
     split: Annotated[str, typer.Option("--split", help="Split of the data set.")] = "val",
     float_source: Annotated[
@@ -40,19 +42,22 @@ def evaluate(
         int | None, typer.Option("--images", min=1, metavar="N", help="Only N images, evenly spread.")
     ] = None,
     image_folder: Annotated[
-        Path | None, typer.Option("--image-folder", help="Images of a .json or .csv, where they lie elsewhere.")
+        Path | None,
+        typer.Option("--image-folder", help="Images of a .json or .csv, where they lie elsewhere."),
     ] = None,
     allow_overlap: Annotated[
         bool, typer.Option("--allow-overlap", help="Also use images that the model was calibrated on.")
     ] = False,
     per_class: Annotated[bool, typer.Option("--per-class", help="mAP of each class.")] = False,
-    save: Annotated[bool, typer.Option("--save/--no-save", help="Keep reports/accuracy.json in the bundle.")] = True,
+    save: Annotated[
+        bool, typer.Option("--save/--no-save", help="Keep reports/accuracy.json in the bundle.")
+    ] = True,
     on: Annotated[str | None, typer.Option("--on", metavar="LINK", help="Device to run on.")] = None,
     post: PostFlags,
     spec: SpecFlags,
     output: OutputFlags,
 ) -> None:
-    """Accuracy of INT8 and float on the same images, and the drop with its interval."""
+    """Accuracy of INT8 and float, and the drop with its interval."""
     from edgeq.cli.accuracy import measure_accuracy
     from edgeq.cli.budgets import default_drop_points
     from edgeq.cli.console import Console
@@ -63,7 +68,9 @@ def evaluate(
 
     refuse_remote(on)
     console = Console(output)
-    with open_subject(subject, console=console, overrides=spec.overrides(), float_source=float_source) as judged:
+    with open_subject(
+        subject, console=console, overrides=spec.overrides(), float_source=float_source
+    ) as judged:
         calibration = None if judged.bundle is None else judged.bundle.manifest.calibration
         dataset = open_evaluation(
             data, judged.known.head, console, split=split, images=images, image_folder=image_folder,
@@ -75,6 +82,6 @@ def evaluate(
         if judged.reference is None:
             console.note("no float model to compare with: give it with --float to get the drop")
         console.show(*accuracy.tables(per_class=per_class, budget_points=default_drop_points(judged)))
-        console.emit({**accuracy.to_json(), "warnings": console.warnings})
         if save:
             keep_reports(judged.bundle, {"accuracy": accuracy.to_json()}, console)
+        console.emit({**accuracy.to_json(), "warnings": console.warnings})

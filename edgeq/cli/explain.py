@@ -25,7 +25,7 @@ def explain(
     show_all: Annotated[bool, typer.Option("--all", help="Every op, not only the noisiest layers.")] = False,
     output: OutputFlags,
 ) -> None:
-    """Noise per layer, observed ranges, and which layers stayed in float and why."""
+    """Noise and ranges per layer; what stayed in float, and why."""
     from edgeq.bundle.read import open_bundle
     from edgeq.cli.console import Console
     from edgeq.errors import BundleError
@@ -79,8 +79,16 @@ def _layer_table(layers: Sequence[Mapping[str, Any]]) -> Table:
 
     from edgeq.report.numbers import interval, number, plain
 
-    table = Table(title="Layers, the noisiest first", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for head, justify in (("layer", "left"), ("op", "left"), ("in", "left"), ("noise", "right"), ("range", "right")):
+    table = Table(
+        title="Layers, the noisiest first", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
+    )
+    for head, justify in (
+        ("layer", "left"),
+        ("op", "left"),
+        ("in", "left"),
+        ("noise", "right"),
+        ("range", "right"),
+    ):
         table.add_column(head, justify=justify, overflow="fold")  # type: ignore[arg-type]
     table.add_column("method or reason", overflow="fold")
     for layer in layers:

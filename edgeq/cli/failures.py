@@ -49,10 +49,15 @@ def failure_of(error: BaseException) -> Failure:
     if isinstance(error, OSError) and error.errno in _FULL:
         where = f" while writing {error.filename}" if error.filename else ""
         return Failure(
-            f"the disk is full{where}", "free some space, or set TMPDIR and -o to another disk", OutputError.exit_code
+            f"the disk is full{where}",
+            "free some space, or set TMPDIR and -o to another disk",
+            OutputError.exit_code,
         )
     return Failure(
-        f"{type(error).__name__}: {error}", f"this is a bug in edgeq; please report it: {_ISSUES}", _INTERNAL, bug=True
+        f"{type(error).__name__}: {error}",
+        f"this is a bug in edgeq; please report it: {_ISSUES}",
+        _INTERNAL,
+        bug=True,
     )
 
 

@@ -37,18 +37,18 @@ __all__ = [
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|min|h)?")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
-_MODEL = "The model's input and head, where the file does not tell"
-_BUDGET = "Limits"
 
 
-class Interrupted(RuntimeError):
+class Interrupted(RuntimeError):  # noqa: N818 (not an error)
     """Ctrl-C inside a command; not KeyboardInterrupt, which typer would turn into something else."""
 
 
 def command(function: _Function) -> _Function:
     """The command as typer shall see it: a parameter that is a group of flags becomes the group's flags."""
     signature = inspect.signature(function, eval_str=True)
-    groups = {name: p.annotation for name, p in signature.parameters.items() if is_dataclass(p.annotation)}
+    groups: dict[str, Any] = {
+        name: p.annotation for name, p in signature.parameters.items() if is_dataclass(p.annotation)
+    }
     parameters: list[inspect.Parameter] = []
     for name, parameter in signature.parameters.items():
         flat = _flags_of(groups[name]) if name in groups else [parameter]
@@ -151,8 +151,8 @@ def _strides(text: Any) -> tuple[int, ...]:
     return tuple(int(value) for value in values)
 
 
-def _flag(*names: str, help: str, panel: str | None = None, **options: Any) -> Any:
-    return typer.Option(*names, help=help, rich_help_panel=panel, show_default=False, **options)
+def _flag(*names: str, **options: Any) -> Any:
+    return typer.Option(*names, show_default=False, **options)
 
 
 @dataclass(frozen=True)
@@ -167,68 +167,64 @@ class OutputFlags:
 class SpecFlags:
     """What the user says about a model; see `edgeq.model.presets.SpecOverrides`."""
 
-    imgsz: Annotated[
-        Any | None, _flag("--imgsz", parser=_size, metavar="PX|HxW", panel=_MODEL, help="Input size.")
-    ] = None
+    imgsz: Annotated[Any | None, _flag("--imgsz", parser=_size, metavar="PX|HxW", help="Input size.")] = None
     preset: Annotated[
         str | None,
         _flag(
-            "--preset", metavar="NAME", panel=_MODEL,
+            "--preset", metavar="NAME",
             help="Customary pre-processing: yolox, ultralytics, imagenet, tf-lite, tf, unit.",
         ),
     ] = None  # fmt: skip
     head: Annotated[
         Any | None,
         _flag(
-            "--head", parser=choice("edgeq.types:HeadFamily"), panel=_MODEL,
+            "--head", parser=choice("edgeq.types:HeadFamily"),
             metavar="yolox|yolov5|yolov8|end2end|classifier", help="Family of the model's head.",
         ),
     ] = None  # fmt: skip
-    output_name: Annotated[
-        str | None, _flag("--output-name", panel=_MODEL, help="Output that holds the predictions.")
-    ] = None
-    classes: Annotated[
-        Path | None, _flag("--classes", panel=_MODEL, help="Text file with one class name per line.")
-    ] = None
+    output_name: Annotated[str | None, _flag("--output-name", help="Output that holds the predictions.")] = (
+        None
+    )
+    classes: Annotated[Path | None, _flag("--classes", help="Text file with one class name per line.")] = None
     color: Annotated[
         Any | None,
-        _flag("--color", parser=choice("edgeq.types:ColorOrder"), metavar="rgb|bgr", panel=_MODEL, help="Channel order."),
+        _flag("--color", parser=choice("edgeq.types:ColorOrder"), metavar="rgb|bgr", help="Channel order."),
     ] = None  # fmt: skip
     mean: Annotated[
         Any | None,
-        _flag("--mean", parser=_levels, metavar="N|R,G,B", panel=_MODEL, help="Subtracted from pixels of 0..255."),
+        _flag("--mean", parser=_levels, metavar="N|R,G,B", help="Subtracted from pixels of 0..255."),
     ] = None  # fmt: skip
     std: Annotated[
         Any | None,
         _flag(
-            "--std", parser=_spreads, metavar="N|R,G,B", panel=_MODEL,
+            "--std", parser=_spreads, metavar="N|R,G,B",
             help="Divided by: 255 for a range of 0..1, 1 for 0..255.",
         ),
     ] = None  # fmt: skip
     resize: Annotated[
         Any | None,
         _flag(
-            "--resize", parser=choice("edgeq.types:ResizeRule"), panel=_MODEL,
-            metavar="letterbox-center|letterbox-topleft|stretch|center-crop", help="How an image gets its size.",
+            "--resize", parser=choice("edgeq.types:ResizeRule"),
+            metavar="letterbox-center|letterbox-topleft|stretch|center-crop", help="How an image is fitted.",
         ),
     ] = None  # fmt: skip
     pad_value: Annotated[
-        int | None, _flag("--pad-value", min=0, max=255, panel=_MODEL, help="Grey level of a letterbox.")
+        int | None, _flag("--pad-value", min=0, max=255, help="Grey level of a letterbox.")
     ] = None
     short_side: Annotated[
         int | None,
-        _flag("--short-side", min=1, max=16384, panel=_MODEL, help="Short side before a centre crop, in pixels."),
+        _flag("--short-side", min=1, max=16384, help="Short side before a centre crop, in pixels."),
     ] = None  # fmt: skip
     layout: Annotated[
         Any | None,
-        _flag("--layout", parser=choice("edgeq.types:Layout"), metavar="nchw|nhwc", panel=_MODEL, help="Axis order."),
+        _flag("--layout", parser=choice("edgeq.types:Layout"), metavar="nchw|nhwc", help="Axis order."),
     ] = None  # fmt: skip
     strides: Annotated[
-        Any | None, _flag("--strides", parser=_strides, metavar="N,N,N", panel=_MODEL, help="YOLOX: grid strides.")
+        Any | None, _flag("--strides", parser=_strides, metavar="N,N,N", help="YOLOX: grid strides.")
     ] = None
     normalized_boxes: Annotated[
         bool | None,
-        _flag("--normalized-boxes/--pixel-boxes", panel=_MODEL, help="Boxes in 0..1 of the input, or in pixels."),
+        _flag("--normalized-boxes/--pixel-boxes", help="Boxes in 0..1 of the input, or in pixels."),
     ] = None  # fmt: skip
 
     def overrides(self) -> SpecOverrides:
@@ -275,28 +271,22 @@ class PostFlags:
 class BudgetFlags:
     """Limits of the gate; the fields are those of `edgeq.gate.Budget`."""
 
-    max_map_drop: Annotated[
-        float | None, _flag("--max-map-drop", panel=_BUDGET, help="Points of mAP 50-95 x 100.")
-    ] = None
-    max_top1_drop: Annotated[
-        float | None, _flag("--max-top1-drop", panel=_BUDGET, help="Points of top-1 x 100.")
-    ] = None
-    min_map: Annotated[float | None, _flag("--min-map", panel=_BUDGET, help="mAP 50-95 of INT8, 0..1.")] = None
-    max_p50_ms: Annotated[float | None, _flag("--max-p50-ms", panel=_BUDGET, help="Median latency.")] = None
-    max_p90_ms: Annotated[float | None, _flag("--max-p90-ms", panel=_BUDGET, help="90th percentile.")] = None
-    max_p95_ms: Annotated[float | None, _flag("--max-p95-ms", panel=_BUDGET, help="95th percentile.")] = None
-    max_p99_ms: Annotated[float | None, _flag("--max-p99-ms", panel=_BUDGET, help="99th percentile.")] = None
-    max_size_mb: Annotated[
-        float | None, _flag("--max-size-mb", panel=_BUDGET, help="Size of the artifact, 10^6 bytes.")
-    ] = None
+    max_map_drop: Annotated[float | None, _flag("--max-map-drop", help="Points of mAP 50-95 x 100.")] = None
+    max_top1_drop: Annotated[float | None, _flag("--max-top1-drop", help="Points of top-1 x 100.")] = None
+    min_map: Annotated[float | None, _flag("--min-map", help="mAP 50-95 of INT8, 0..1.")] = None
+    max_p50_ms: Annotated[float | None, _flag("--max-p50-ms", help="Median latency.")] = None
+    max_p90_ms: Annotated[float | None, _flag("--max-p90-ms", help="90th percentile.")] = None
+    max_p95_ms: Annotated[float | None, _flag("--max-p95-ms", help="95th percentile.")] = None
+    max_p99_ms: Annotated[float | None, _flag("--max-p99-ms", help="99th percentile.")] = None
+    max_size_mb: Annotated[float | None, _flag("--max-size-mb", help="Size of the artifact, 10^6 bytes.")] = (
+        None
+    )
     max_memory_mb: Annotated[
-        float | None, _flag("--max-memory-mb", panel=_BUDGET, help="Peak of a process that runs it.")
+        float | None, _flag("--max-memory-mb", help="Peak of a process that runs it.")
     ] = None
-    min_speedup: Annotated[
-        float | None, _flag("--min-speedup", panel=_BUDGET, help="Against float, wall time.")
-    ] = None
+    min_speedup: Annotated[float | None, _flag("--min-speedup", help="Against float, wall time.")] = None
     refuse_throttled: Annotated[
-        bool, _flag("--refuse-throttled", panel=_BUDGET, help="Fail where the machine throttled, or cannot tell.")
+        bool, _flag("--refuse-throttled", help="Fail where the machine throttled, or cannot tell.")
     ] = False
 
     def budget(self) -> Budget:

@@ -36,9 +36,12 @@ class _How:
 @command
 def gate(
     *,
-    subject: Annotated[Path, typer.Argument(metavar="BUNDLE|MODEL", help="A bundle's folder or an .onnx file.")],
+    subject: Annotated[
+        Path, typer.Argument(metavar="BUNDLE|MODEL", help="A bundle's folder or an .onnx file.")
+    ],
     target: Annotated[
-        str | None, typer.Option("--target", metavar="NAME|FILE", help="Its limits apply where no flag is given.")
+        str | None,
+        typer.Option("--target", metavar="NAME|FILE", help="Its limits apply where no flag is given."),
     ] = None,
     data: Annotated[
         Path | None, typer.Option("--data", help="Labelled images: measure what is missing, now.")
@@ -60,7 +63,7 @@ def gate(
     spec: SpecFlags,
     output: OutputFlags,
 ) -> int:
-    """Hold what was measured against a budget; a limit that was not measured fails."""
+    """Pass or fail against a budget; not measured is failed."""
     from edgeq.cli.budgets import budget_for
     from edgeq.cli.console import Console
     from edgeq.cli.keeping import keep_reports
@@ -71,16 +74,18 @@ def gate(
 
     console = Console(output)
     flags = limits.budget()
-    with open_subject(subject, console=console, overrides=spec.overrides(), float_source=float_source) as judged:
+    with open_subject(
+        subject, console=console, overrides=spec.overrides(), float_source=float_source
+    ) as judged:
         budget = budget_for(flags, judged, target, console)
         how = _How(data, split, images, threads, duration, post)
         known, fresh = _reports(judged, budget, how, console)
         measured = measured_from(known.get("accuracy"), known.get("latency"), size_mb=judged.size_mb)
         report = check(budget, measured)
         console.show(gate_table(report))
-        console.emit({**report.to_json(), "warnings": console.warnings})
         if save:
             keep_reports(judged.bundle, {**fresh, "gate": report.to_json()}, console)
+        console.emit({**report.to_json(), "warnings": console.warnings})
     return 0 if report.passed else FAILED
 
 

@@ -23,6 +23,8 @@ def keep_reports(bundle: Bundle | None, reports: Mapping[str, object], console: 
     for name, data in reports.items():
         bundle = add_report(bundle, name, to_jsonable(data))
     bundle = add_page(bundle, bundle_page(bundle))
-    kept = ", ".join(f"reports/{name}.json" for name in reports)
-    console.note(f"kept in {bundle.folder}: {kept}, report.html")
+    if reports:
+        console.note(
+            f"kept in {bundle.folder}: {', '.join(f'reports/{name}.json' for name in reports)}, report.html"
+        )
     return bundle

@@ -18,7 +18,9 @@ def read_class_names(path: Path) -> tuple[str, ...]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
-        raise SpecError(f"the class names in {path} cannot be read: {error.strerror}", fix="check the path") from error
+        raise SpecError(
+            f"the class names in {path} cannot be read: {error.strerror}", fix="check the path"
+        ) from error
     except UnicodeDecodeError as error:
         raise SpecError(f"{path} is not UTF-8 text", fix="write one class name per line") from error
     names = tuple(line.strip() for line in lines)

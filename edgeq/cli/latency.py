@@ -101,7 +101,9 @@ class Latency:
             parts.append(f"speed-up by CPU time: {', '.join(cpu)}")
         if self.stages is not None:
             what = "real images" if self.real_images else "a synthetic image (real ones with --data)"
-            parts.append(stage_table(self.stages.to_json(), title=f"Whole path of {self.judged}, ms per frame, {what}"))
+            parts.append(
+                stage_table(self.stages.to_json(), title=f"Whole path of {self.judged}, ms per frame, {what}")
+            )
         parts += list(self.remarks)
         if self.findings:
             parts.append(findings_block([finding.to_json() for finding in self.findings]))
@@ -245,5 +247,3 @@ def _with_facts(
 def _size_mb(artifact: Path) -> float:
     files = [artifact] if artifact.is_file() else [path for path in artifact.rglob("*") if path.is_file()]
     return sum(path.stat().st_size for path in files) / 1e6
-
-

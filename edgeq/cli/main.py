@@ -28,6 +28,7 @@ app = typer.Typer(
     name="edgeq",
     help="Take a vision model to INT8 for an edge device, measure what it cost and gained, ship only what "
     "meets its budget.",
+    # Plain: at 80 columns typer's panels leave no room for flags such as --resize, and take twice as long.
     rich_markup_mode=None,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -19,7 +19,7 @@ from edgeq.cli.measured import measured_from
 from edgeq.cli.subject import Specs, Subject
 from edgeq.data.calibration import CalibrationCheck
 from edgeq.data.images import file_digest
-from edgeq.gate import GateReport, check
+from edgeq.gate import Budget, GateReport, check, merge
 from edgeq.model.source import FloatModel
 from edgeq.quantize.pipeline import CalibrationSet, Quantized, default_cache_folder, quantize
 from edgeq.runtimes.base import AuditReport, SessionOptions
@@ -90,8 +90,9 @@ def make(
         console.warn(text)
     accuracy = _measure(order, model, images, artifact, work, console)
     gate = None
-    if not order.budget.empty and accuracy is not None:
-        gate = check(order.budget, measured_from(accuracy.to_json(), None, size_mb=accuracy.size_mb))
+    budget = merge(Budget(), order.budget, task=model.head.task)
+    if not budget.empty and accuracy is not None:
+        gate = check(budget, measured_from(accuracy.to_json(), None, size_mb=accuracy.size_mb))
     reports: dict[str, Any] = {"quantization": quantized.to_json(), "audit": audit_json(audit)}
     reports |= {} if accuracy is None else {"accuracy": accuracy.to_json()}
     reports |= {} if gate is None else {"gate": gate.to_json()}
@@ -182,6 +183,8 @@ def _plan_summary(quantized: Quantized) -> dict[str, Any]:
     return {
         "int8_op_count": len(quantized.plan.int8_ops),
         "float_op_count": len(quantized.plan.float_ops),
-        "float_ops": [{"node": op.name, "op": op.op_type, "reason": op.reason} for op in quantized.plan.float_ops],
+        "float_ops": [
+            {"node": op.name, "op": op.op_type, "reason": op.reason} for op in quantized.plan.float_ops
+        ],
         "predicted_drop_points": quantized.predicted_drop_points,
     }

@@ -53,7 +53,9 @@ def _accuracy(report: Mapping[str, Any]) -> dict[str, Any]:
 
 def _latency(report: Mapping[str, Any]) -> dict[str, Any]:
     name = report.get("judged")
-    judged = next((entry for entry in list_of_maps(report.get("contestants")) if entry.get("name") == name), {})
+    judged = next(
+        (entry for entry in list_of_maps(report.get("contestants")) if entry.get("name") == name), {}
+    )
     values: dict[str, Any] = {"memory_mb": _number(judged.get("peak_memory_mb"))}
     for percentile in _PERCENTILES:
         values[f"{percentile}_ms"] = _number(judged.get(f"{percentile}_ms"))

@@ -22,7 +22,9 @@ _SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 @command
 def predict(
     *,
-    subject: Annotated[Path, typer.Argument(metavar="BUNDLE|MODEL", help="A bundle's folder or an .onnx file.")],
+    subject: Annotated[
+        Path, typer.Argument(metavar="BUNDLE|MODEL", help="A bundle's folder or an .onnx file.")
+    ],
     image: Annotated[Path, typer.Argument(metavar="IMAGE", help="A photograph.")],
     out: Annotated[
         Path | None, typer.Option("-o", "--out", metavar="FILE", help="Image to write with the boxes drawn.")
@@ -52,11 +54,11 @@ def predict(
         post = PostProcess(confidence=confidence, iou=iou, multi_label=False, max_detections=100)
         found = _infer(judged, pixels, post, threads)
         names = judged.known.head.class_names
-        if isinstance(found, Detections):
-            rows = _boxes(found, names)
+        rows = _boxes(found, names) if isinstance(found, Detections) else _classes(found, names)
+        if rows:
+            console.show(str(image), _table(rows))
         else:
-            rows = _classes(found, names)
-        console.show(_table(rows, image) if rows else f"nothing found in {image} with a score of {confidence:g} or more")
+            console.show(f"nothing found in {image} with a score of {confidence:g} or more")
         if out is not None:
             _write(out, pixels, rows)
             console.note(f"written: {out}")
@@ -98,7 +100,7 @@ def _classes(scores: Float32Array, names: tuple[str, ...]) -> list[dict[str, Any
     return [{"class": names[index], "class_id": index, "score": float(wide[index])} for index in best]
 
 
-def _table(rows: list[dict[str, Any]], image: Path) -> Any:
+def _table(rows: list[dict[str, Any]]) -> Any:
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -106,7 +108,7 @@ def _table(rows: list[dict[str, Any]], image: Path) -> Any:
     from edgeq.report.numbers import number, plain
 
     boxed = "box_xyxy" in rows[0]
-    table = Table(title=Text(str(image)), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("class")
     table.add_column("score", justify="right")
     if boxed:
@@ -136,7 +138,9 @@ def _write(out: Path, pixels: UInt8Array, rows: list[dict[str, Any]]) -> None:
             cv2.rectangle(canvas, (x1, y1), (x2, y2), color, thickness)
         text = f"{row['class']} {row['score']:.2f}".encode("ascii", "replace").decode()
         place = (x1 + thickness, max(y1 - thickness - 2, round(24 * max(scale, 0.5))))
-        cv2.putText(canvas, text, place, cv2.FONT_HERSHEY_SIMPLEX, max(0.4, 0.7 * scale), (0, 0, 0), thickness * 3)
+        cv2.putText(
+            canvas, text, place, cv2.FONT_HERSHEY_SIMPLEX, max(0.4, 0.7 * scale), (0, 0, 0), thickness * 3
+        )
         cv2.putText(canvas, text, place, cv2.FONT_HERSHEY_SIMPLEX, max(0.4, 0.7 * scale), color, thickness)
     done, encoded = cv2.imencode(out.suffix.lower(), canvas)
     if not done:

@@ -27,38 +27,37 @@ if TYPE_CHECKING:
 __all__ = ["RecipeFlags", "quantize"]
 
 FAILED = 3
-_RECIPE = "The recipe"
 
 
 @dataclass(frozen=True)
 class RecipeFlags:
     """Choices over those of the recipe file, or of the default recipe."""
 
-    recipe_file: Annotated[
-        Path | None, typer.Option("--recipe", metavar="FILE", help="Recipe in TOML.", rich_help_panel=_RECIPE)
-    ] = None
+    recipe_file: Annotated[Path | None, typer.Option("--recipe", metavar="FILE", help="Recipe in TOML.")] = (
+        None
+    )
     range_method: Annotated[
         Any | None,
         typer.Option(
             "--range", parser=choice("edgeq.quantize.recipe:RangeMethod"),
             metavar="minmax|moving-average|percentile|mse|entropy|auto",
-            help="How ranges are chosen.", rich_help_panel=_RECIPE, show_default=False,
+            help="How ranges are chosen.", show_default=False,
         ),
     ] = None  # fmt: skip
     symmetric: Annotated[
         bool | None,
-        typer.Option("--symmetric/--asymmetric", help="Zero point of activations.", rich_help_panel=_RECIPE),
+        typer.Option("--symmetric/--asymmetric", help="Zero point of activations."),
     ] = None
     per_tensor: Annotated[
-        bool, typer.Option("--per-tensor", help="One scale per weight, not per channel.", rich_help_panel=_RECIPE)
+        bool, typer.Option("--per-tensor", help="One scale per weight, not per channel.")
     ] = False
     bias_correction: Annotated[
         bool | None,
-        typer.Option("--bias-correction/--no-bias-correction", help="Correct biases.", rich_help_panel=_RECIPE),
+        typer.Option("--bias-correction/--no-bias-correction", help="Correct biases."),
     ] = None
     equalize: Annotated[
         bool | None,
-        typer.Option("--equalize/--no-equalize", help="Equalise depthwise inputs.", rich_help_panel=_RECIPE),
+        typer.Option("--equalize/--no-equalize", help="Equalise depthwise inputs."),
     ] = None
 
     def recipe(self) -> Recipe:
@@ -70,7 +69,7 @@ class RecipeFlags:
         from edgeq.quantize.recipe import Granularity, Recipe, load_recipe
 
         made = Recipe() if self.recipe_file is None else load_recipe(self.recipe_file)
-        given = {
+        given: dict[str, Any] = {
             "range": self.range_method,
             "symmetric": self.symmetric,
             "granularity": Granularity.PER_TENSOR if self.per_tensor else None,
@@ -102,9 +101,12 @@ def quantize(
     *,
     source: Annotated[Path, typer.Argument(metavar="SOURCE", help="An .onnx file or an Ultralytics .pt.")],
     target: Annotated[str, typer.Option("--target", metavar="NAME|FILE", help="See 'edgeq targets'.")],
-    calib: Annotated[Path, typer.Option("--calib", metavar="DATA", help="data.yaml, COCO .json, .csv or a folder.")],
+    calib: Annotated[
+        Path, typer.Option("--calib", metavar="DATA", help="data.yaml, COCO .json, .csv or a folder.")
+    ],
     out: Annotated[
-        Path | None, typer.Option("-o", "--out", metavar="DIR", help="Bundle to make; build/SOURCE-TARGET otherwise.")
+        Path | None,
+        typer.Option("-o", "--out", metavar="DIR", help="Bundle to make; build/SOURCE-TARGET otherwise."),
     ] = None,
     calib_images: Annotated[
         int, typer.Option("--calib-images", min=1, metavar="N", help="Calibrate on N images, evenly spread.")
@@ -115,7 +117,8 @@ def quantize(
     ] = None,
     eval_split: Annotated[str, typer.Option("--eval-split", help="Split to evaluate on.")] = "val",
     max_map_drop: Annotated[
-        float | None, typer.Option("--max-map-drop", metavar="POINTS", help="Budget: exit code 3 when missed.")
+        float | None,
+        typer.Option("--max-map-drop", metavar="POINTS", help="Budget: exit code 3 when missed."),
     ] = None,
     max_top1_drop: Annotated[
         float | None, typer.Option("--max-top1-drop", metavar="POINTS", help="The same for classifiers.")
@@ -134,7 +137,7 @@ def quantize(
     spec: SpecFlags,
     output: OutputFlags,
 ) -> int:
-    """Calibrate, quantise, check what really runs in INT8, and write a bundle."""
+    """Calibrate, quantise, audit, and write a bundle."""
     from edgeq.cli.calibration import ImageChoice
     from edgeq.cli.console import Console
     from edgeq.cli.extras import require_host
@@ -201,7 +204,9 @@ def _run(order: Order, spec: SpecFlags, console: Console, *, dry_run: bool) -> i
         else:
             console.warn("not checked whether the pre-processing fits the model (--skip-fit-check)")
         if dry_run:
-            console.show(f"{len(check.samples)} images are fit to calibrate {order.source.name} on; nothing was made")
+            console.show(
+                f"{len(check.samples)} images are fit to calibrate {order.source.name} on; nothing was made"
+            )
             console.emit(_dry_document(order, model, len(check.samples), console))
             return 0
         made = make(order, model, images, check, work, console)
@@ -237,8 +242,8 @@ def _tell(order: Order, made: Made, console: Console, *, took_s: float) -> int:
 
     passed = made.gate is None or made.gate.passed
     console.show(
-        f"{made.bundle.folder}: INT8 {made.bundle.artifact_size_mb:.2f} MB, float {made.float_size_mb:.2f} MB, "
-        f"made in {took_s:.1f} s"
+        f"{made.bundle.folder}: INT8 {made.bundle.artifact_size_mb:.2f} MB, "
+        f"float {made.float_size_mb:.2f} MB, made in {took_s:.1f} s"
     )
     console.show(audit_table(made.audit, limit=12))
     if made.quantized.predicted_drop_points is not None:

@@ -170,7 +170,8 @@ def _fitting(specs: Specs, session: Session, path: Path) -> Specs:
     sizes = zip(tensor.shape, specs.input.shape, strict=False)
     if len(tensor.shape) != 4 or any(isinstance(own, int) and own not in (size, -1) for own, size in sizes):
         raise SpecError(
-            f"{path.name} takes an input of {list(tensor.shape)}, the float model one of {list(specs.input.shape)}",
+            f"{path.name} takes an input of {list(tensor.shape)}, the float model one of "
+            f"{list(specs.input.shape)}",
             fix="give the float model that it was made from",
         )
     names = [info.name for info in session.outputs]

@@ -22,7 +22,7 @@ def targets(
     name: Annotated[str | None, typer.Argument(metavar="[NAME|FILE]", help="One target, in full.")] = None,
     output: OutputFlags,
 ) -> None:
-    """The targets that edgeq knows, or one of them in full."""
+    """The known targets, or one of them in full."""
     from edgeq.cli.console import Console
     from edgeq.targets import list_targets, load_target
 

@@ -39,12 +39,20 @@ def insert_qdq(model: ir.Model, plan: Plan) -> ir.Model:
     values = {value.name: value for value in [*graph.inputs, *(v for node in nodes for v in node.outputs)]}
     for name, tensor in plan.tensors.items():
         _insert_pair(graph, values[name], tensor, int8, first=nodes[0])
+    _drop_unused_constants(graph)
     return result
 
 
 def model_bytes(model: ir.Model) -> bytes:
     """Serialised ONNX."""
     return bytes(ir.serde.serialize_model(model).SerializeToString())
+
+
+def _drop_unused_constants(graph: ir.Graph) -> None:
+    """The float weights that int8 ones stand for would otherwise be shipped too."""
+    for name, value in list(graph.initializers.items()):
+        if not value.uses() and not value.is_graph_output():
+            del graph.initializers[name]
 
 
 def _insert_pair(

@@ -60,8 +60,11 @@ _FLOAT = {
 _COMPUTE = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 _QDQ = frozenset({"QuantizeLinear", "DequantizeLinear"})
 _MOVES = frozenset(
-    "Concat Expand Flatten Gather Identity MaxPool Pad ReorderInput ReorderOutput Reshape Resize Slice Split "
-    "Squeeze Tile Transpose Unsqueeze Upsample NhwcMaxPool Cast Shape ConstantOfShape Constant".split()
+    {
+        *("Cast", "Constant", "ConstantOfShape", "Identity", "Shape", "ReorderInput", "ReorderOutput"),
+        *("Concat", "Expand", "Flatten", "Gather", "Pad", "Reshape", "Resize", "Slice", "Split", "Squeeze"),
+        *("Tile", "Transpose", "Unsqueeze", "Upsample", "MaxPool", "NhwcMaxPool"),
+    }
 )
 """Ops that compute nothing, or only select: their type is their input's."""
 _OWN_WEIGHTS = "float in the model: ONNX Runtime rounded its weight itself, with one scale per tensor"

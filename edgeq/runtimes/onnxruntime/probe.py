@@ -14,7 +14,7 @@ __all__ = ["cpu_flags", "probe"]
 
 _X86 = ("x86_64", "amd64", "i686")
 _ARM = ("aarch64", "arm64")
-_FEATURES = {
+_FEATURES: dict[str, dict[str, tuple[str, ...]]] = {
     "x86": {
         "avx2": ("avx2",),
         "avx512": ("avx512f",),

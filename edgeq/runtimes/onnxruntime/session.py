@@ -88,7 +88,7 @@ def open_session(artifact: Path, options: SessionOptions) -> OnnxRuntimeSession:
     except Exception as error:  # as in infer
         raise ModelError(
             f"ONNX Runtime {ort.__version__} cannot load {artifact}: {one_line(error)}",
-            fix="check that the file is whole and that this ONNX Runtime knows its opset (pip install -U onnxruntime)",
+            fix="check that the file is whole, and that this ONNX Runtime is new enough for its opset",
         ) from error
     if not native.get_inputs():
         raise ModelError(f"{artifact} has no input, so there is nothing to infer from")
