@@ -38,7 +38,9 @@ class Accuracy:
     def to_json(self) -> dict[str, Any]:
         """The report ``accuracy``."""
         drop: dict[str, Any] = {} if self.drop is None else self.drop.to_json()
-        shown: dict[str, Any] = {key: drop[key] for key in ("drop_points", "drop_interval_points") if key in drop}
+        shown: dict[str, Any] = {
+            key: drop[key] for key in ("drop_points", "drop_interval_points") if key in drop
+        }
         judged: dict[str, Any] = {
             "name": self.name,
             "size_mb": self.size_mb,

@@ -53,7 +53,8 @@ def open_images(choice: ImageChoice, model: FloatModel, console: Console) -> Ima
         choice.calib, split=choice.calib_split, class_names=names, labels_required=False
     )
     evaluation = _evaluation(choice, calibration, names, console)
-    if evaluation is not None and _same(calibration, evaluation) and not choice.allow_overlap:
+    one_set = choice.evaluation is not None and evaluation is not None and _same(calibration, evaluation)
+    if one_set and evaluation is not None and not choice.allow_overlap:
         calibration, evaluation = partition(evaluation, choice.count)
         if not evaluation.samples:
             raise DataError(
@@ -123,7 +124,7 @@ def _evaluation(
             raise
         console.note(f"no evaluation images to check for overlap with: {error.message}")
         return None
-    if choice.evaluation is None and _same(calibration, found):
+    if choice.evaluation is None and _without_splits(calibration, found):
         if choice.measured:
             raise DataError(
                 f"{calibration.origin} has no split {choice.eval_split!r} apart from the calibration images, "
@@ -137,6 +138,14 @@ def _evaluation(
             f"{found.origin} has no labels, so no drop can be measured", fix="name others with --eval"
         )
     return found
+
+
+def _without_splits(first: Dataset, second: Dataset) -> bool:
+    """Whether a set gave the same images for both splits because it knows no splits, as a folder does.
+
+    A data.yaml that names the same images for both has an overlap, which is for the check to refuse.
+    """
+    return _same(first, second) and not first.origin.endswith((".yaml", ".yml"))
 
 
 def _same(first: Dataset, second: Dataset) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgeq.api import calibration_set
 from edgeq.bundle.manifest import FileRole
 from edgeq.bundle.pack import BundleContents, ContentFile, calibration_list, source_model, write_bundle
 from edgeq.bundle.read import Bundle
@@ -21,7 +22,7 @@ from edgeq.data.calibration import CalibrationCheck
 from edgeq.data.images import file_digest
 from edgeq.gate import Budget, GateReport, check, merge
 from edgeq.model.source import FloatModel
-from edgeq.quantize.pipeline import CalibrationSet, Quantized, default_cache_folder, quantize
+from edgeq.quantize.pipeline import Quantized, default_cache_folder, quantize
 from edgeq.runtimes.base import AuditReport, SessionOptions
 from edgeq.types import Task
 
@@ -112,13 +113,7 @@ def make(
 def _quantize(
     order: Order, model: FloatModel, images: Images, check_: CalibrationCheck, console: Console
 ) -> Quantized:
-    keys = [sample.key for sample in check_.samples]
-    calibration = CalibrationSet(
-        samples=check_.samples,
-        digests=dict(zip(keys, check_.digests, strict=True)),
-        origin=images.calibration.origin,
-        split=images.calibration.split,
-    )
+    calibration = calibration_set(images.calibration, check_)
     with console.progress() as progress:
         return quantize(
             model,

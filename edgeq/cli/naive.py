@@ -1,4 +1,4 @@
-"""What a user gets elsewhere: ONNX Runtime's own static quantiser at its default settings, to compare with."""
+"""What a user gets elsewhere: ONNX Runtime's own static quantiser at its defaults, to compare with."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ _FATAL_ONLY = 4
 _DTYPES = {"float": "float32", "double": "float64"}
 """ONNX Runtime's names where they are not numpy's."""
 _DETAIL_CHARS = 300
+_PREFIX = re.compile(r"^.*\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ")
 
 
 class OnnxRuntimeSession:
@@ -134,7 +136,7 @@ def import_onnxruntime() -> Any:
 def one_line(error: Exception) -> str:
     """The first line of what ONNX Runtime says, without its prefix and at a readable length."""
     text = (str(error).strip() or type(error).__name__).splitlines()[0]
-    text = text.rpartition("[ONNXRuntimeError] : ")[2]
+    text = _PREFIX.sub("", text)
     return text if len(text) <= _DETAIL_CHARS else text[:_DETAIL_CHARS] + "..."
 
 
