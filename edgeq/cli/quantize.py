@@ -138,16 +138,17 @@ def quantize(
     output: OutputFlags,
 ) -> int:
     """Calibrate, quantise, audit, and write a bundle."""
+    from edgeq.cli.extras import require_host
+
+    require_host("quantize")
     from edgeq.cli.calibration import ImageChoice
     from edgeq.cli.console import Console
-    from edgeq.cli.extras import require_host
     from edgeq.files import check_free
     from edgeq.gate import Budget
     from edgeq.runtimes import load_runtime
     from edgeq.targets import load_target
     from edgeq.types import PostProcess
 
-    require_host("quantize")
     console = Console(output)
     profile = load_target(target)
     budget = Budget(max_map_drop=max_map_drop, max_top1_drop=max_top1_drop)

@@ -1,0 +1,178 @@
+"""Depthwise equalisation: exact in float, less noise in INT8, and only where it is exact."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+
+from edgeq.quantize.equalize import equalize_depthwise
+from edgeq.quantize.graph import is_depthwise, node_name
+from edgeq.quantize.observe import Observer
+from edgeq.quantize.teacher import layer_errors
+
+from .nets import PLAIN, Net, float_model, images, op_counts, optimised, qdq_bytes, quantise, run
+
+GAINS = np.geomspace(0.02, 2.0, 16)
+"""Channel magnitudes of a stem two decades apart, as in YOLOX-Nano."""
+
+
+def uneven(net, *, out=16):
+    weight = net.random.normal(size=(out, 3, 3, 3)) * GAINS[:out, None, None, None]
+    return net.conv("images", out, 3, name="stem", weight=weight, bias=net.random.normal(size=out) * 0.01)
+
+
+def activated(net, x, activation):
+    if activation == "silu":
+        return net.silu(x)
+    if activation == "none":
+        return x
+    return net.op(activation, x, **({"alpha": 0.1} if activation == "LeakyRelu" else {}))
+
+
+def finished(net, x):
+    x = net.relu(net.depthwise(x, name="depthwise"))
+    return net.build(net.conv(x, 8, name="head"))
+
+
+def equalised(proto):
+    model = float_model(proto)
+    graph = ir.serde.deserialize_model(onnx.load_from_string(model.onnx_bytes))
+    return model, *equalize_depthwise(model, Observer(graph).observe(images(4)))
+
+
+def assert_exact(before, after, picture=None):
+    picture = images(1, seed=5)[0] if picture is None else picture
+    pairs = zip(run(before.onnx_bytes, picture), run(after.onnx_bytes, picture), strict=True)
+    for expected, got in pairs:
+        assert np.abs(got - expected).max() <= 1e-5 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("activation", ["none", "Relu", "LeakyRelu", "silu"])
+def test_the_outputs_stay_what_they_were(activation):
+    net = Net(seed=1)
+    model, after, count = equalised(finished(net, activated(net, uneven(net), activation)))
+    assert count == 1
+    assert after.onnx_bytes != model.onnx_bytes
+    onnx.checker.check_model(onnx.load_from_string(after.onnx_bytes), full_check=True)
+    assert_exact(model, after)
+    # Far outside the calibrated range too: the identity is algebra, not approximation.
+    assert_exact(model, after, images(1, seed=6)[0] * 100 - 50)
+
+
+@pytest.mark.parametrize("activation", ["none", "Relu", "LeakyRelu", "silu"])
+def test_the_noise_at_the_depthwise_convolution_falls(activation):
+    net = Net(seed=1)
+    model, after, _ = equalised(finished(net, activated(net, uneven(net), activation)))
+    noise = []
+    for each in (model, after):
+        graph = ir.serde.deserialize_model(onnx.load_from_string(each.onnx_bytes))
+        _, qdq = quantise(graph, replace(PLAIN, float_heads=True))
+        noise.append(layer_errors(graph, qdq, images(3, seed=9))["depthwise"].noise)
+    assert noise[1] < 0.2 * noise[0]
+
+
+def test_channels_have_the_same_range_afterwards():
+    net = Net(seed=1)
+    _, after, _ = equalised(finished(net, activated(net, uneven(net), "Relu")))
+    graph = ir.serde.deserialize_model(onnx.load_from_string(after.onnx_bytes))
+    statistics = Observer(graph).observe(images(4))
+    depthwise = next(node for node in graph.graph if is_depthwise(node))
+    tops = statistics.tensors[depthwise.inputs[0].name].channels.mean_high
+    alive = tops[tops > 0]
+    assert alive.max() / alive.min() < 1.2
+
+
+def test_an_equalised_silu_stays_integer_in_onnx_runtime():
+    net = Net(seed=1)
+    _, after, _ = equalised(finished(net, activated(net, uneven(net), "silu")))
+    graph = ir.serde.deserialize_model(onnx.load_from_string(after.onnx_bytes))
+    _, qdq = quantise(graph, replace(PLAIN, float_heads=True))
+    counts = op_counts(optimised(qdq_bytes(qdq)))
+    assert counts["QLinearConv"] == 2
+    assert counts["QLinearMul"] == 2
+    assert counts["Mul"] == counts["Sigmoid"] == 0
+
+
+def test_two_depthwise_readers_are_scaled_together():
+    net = Net(seed=1)
+    x = net.relu(uneven(net))
+    y = net.op("Add", net.relu(net.depthwise(x, name="a")), net.relu(net.depthwise(x, 5, name="b")))
+    model, after, count = equalised(net.build(net.conv(y, 8, name="head")))
+    assert count == 1
+    assert_exact(model, after)
+
+
+def test_a_chain_of_depthwise_convolutions_stays_exact():
+    net = Net(seed=1)
+    x = net.relu(net.depthwise(net.relu(uneven(net)), name="first"))
+    model, after, count = equalised(finished(net, x))
+    assert count == 2
+    assert_exact(model, after)
+
+
+def test_a_channel_multiplier_is_scaled_right_or_left_alone():
+    net = Net(seed=1)
+    x = net.relu(uneven(net))
+    x = net.relu(net.conv(x, 32, 3, group=16, name="depthwise"))
+    model, after, _ = equalised(net.build(net.conv(x, 8, name="head")))
+    assert_exact(model, after)
+
+
+@pytest.mark.parametrize("where", ["activation", "convolution"])
+@pytest.mark.parametrize("activation", ["Relu", "silu"])
+def test_a_tensor_with_another_reader_is_left_alone(where, activation):
+    net = Net(seed=1)
+    stem = uneven(net)
+    x = activated(net, stem, activation)
+    other = net.conv(x if where == "activation" else stem, 16, name="other")
+    y = net.op("Add", net.relu(net.depthwise(x, name="depthwise")), net.relu(other))
+    model, after, count = equalised(net.build(net.conv(y, 8, name="head")))
+    assert count == 0
+    assert after is model
+
+
+@pytest.mark.parametrize("where", ["activation", "convolution"])
+@pytest.mark.parametrize("activation", ["Relu", "silu"])
+def test_outputs_of_the_model_are_left_alone(where, activation):
+    net = Net(seed=1)
+    stem = uneven(net)
+    x = activated(net, stem, activation)
+    head = net.conv(net.relu(net.depthwise(x, name="depthwise")), 8, name="head")
+    model, after, _ = equalised(net.build(head, x if where == "activation" else stem))
+    assert_exact(model, after)
+
+
+@pytest.mark.parametrize("op", ["HardSwish", "Sigmoid", "Tanh", "Elu"])
+def test_an_activation_that_does_not_scale_is_left_alone(op):
+    net = Net(seed=1)
+    model, after, count = equalised(finished(net, net.op(op, uneven(net))))
+    assert count == 0
+    assert after is model
+
+
+def test_relu6_is_left_alone():
+    net = Net(seed=1)
+    model, after, count = equalised(finished(net, net.relu6(uneven(net))))
+    assert count == 0
+    assert after is model
+
+
+def test_an_ordinary_convolution_as_reader_is_left_alone():
+    net = Net(seed=1)
+    model, _, count = equalised(net.build(net.conv(net.relu(uneven(net)), 8, 3, name="head")))
+    assert count == 0
+    assert "depthwise" not in {node_name(n) for n in ir.from_proto(onnx.load_from_string(model.onnx_bytes)).graph}
+
+
+def test_the_argument_is_not_changed():
+    net = Net(seed=1)
+    model = float_model(finished(net, net.silu(uneven(net))))
+    before = model.onnx_bytes
+    graph = ir.serde.deserialize_model(onnx.load_from_string(before))
+    equalize_depthwise(model, Observer(graph).observe(images(2)))
+    assert model.onnx_bytes == before
+    assert model.sha256 == replace(model).sha256
