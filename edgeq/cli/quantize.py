@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["RecipeFlags", "quantize"]
 
 FAILED = 3
+_ROOM = 4
+"""Temporary files against the source: normalised model, QDQ model, and ONNX Runtime's optimised ones."""
 
 
 @dataclass(frozen=True)
@@ -168,7 +170,24 @@ def quantize(
         check_fit=not skip_fit_check,
     )
     check_free(folder, force=force)
+    _check_room(source)
     return _run(order, spec, console, dry_run=dry_run)
+
+
+def _check_room(source: Path) -> None:
+    """Raise OutputError where temporary files will not fit: ONNX Runtime would blame the model."""
+    import shutil
+
+    from edgeq.errors import OutputError
+
+    need_mb = _ROOM * source.stat().st_size / 1e6 if source.is_file() else 0.0
+    free_mb = shutil.disk_usage(tempfile.gettempdir()).free / 1e6
+    if free_mb < need_mb:
+        raise OutputError(
+            f"the disk is full: temporary files in {tempfile.gettempdir()} need about {need_mb:.1f} MB, "
+            f"{free_mb:.1f} MB are free",
+            fix="free some space, or set TMPDIR to a folder on another disk",
+        )
 
 
 def _tuned_to(flags: RecipeFlags, budget: Budget) -> Recipe:
@@ -246,6 +265,8 @@ def _tell(order: Order, made: Made, console: Console, *, took_s: float) -> int:
         f"{made.bundle.folder}: INT8 {made.bundle.artifact_size_mb:.2f} MB, "
         f"float {made.float_size_mb:.2f} MB, made in {took_s:.1f} s"
     )
+    stages = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in made.quantized.timings_s.items())
+    console.note(f"of which {stages}" + (" (statistics from the cache)" if made.quantized.cache_hit else ""))
     console.show(audit_table(made.audit, limit=12))
     if made.quantized.predicted_drop_points is not None:
         console.show(

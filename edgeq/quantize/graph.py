@@ -53,7 +53,8 @@ def add_constant(graph: ir.Graph, name: str, array: npt.NDArray[Any]) -> ir.Valu
     """Register an initializer; the name is made unique."""
     while name in graph.initializers:
         name += "_"
-    tensor = ir.tensor(np.array(array, order="C"), name=name)
+    # Not ir.tensor(): its checks of what it was given cost more than the insertion of all constants.
+    tensor = ir.Tensor(np.array(array, order="C"), name=name)
     value = ir.Value(
         name=name, const_value=tensor, type=ir.TensorType(tensor.dtype), shape=ir.Shape(array.shape)
     )

@@ -113,12 +113,13 @@ def session_with_outputs(
     Returns:
         The session, the name of its input, and the names as a list.
     """
-    widened = model.clone()
     wanted = list(dict.fromkeys(names))
-    values = {value.name: value for node in widened.graph for value in node.outputs}
-    existing = {value.name for value in widened.graph.outputs}
-    widened.graph.outputs.extend(values[name] for name in wanted if name not in existing)
-    session = cpu_session(ir.serde.serialize_model(widened).SerializeToString())
+    proto = ir.serde.serialize_model(model)
+    existing = {output.name for output in proto.graph.output}
+    for name in wanted:
+        if name not in existing:
+            proto.graph.output.add(name=name)
+    session = cpu_session(proto.SerializeToString())
     return session, session.get_inputs()[0].name, wanted
 
 

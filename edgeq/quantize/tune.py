@@ -20,9 +20,11 @@ from edgeq.types import Float32Array
 
 __all__ = ["Tuned", "TuningStep", "tune"]
 
-_NOISIEST, _FIRST_LAYERS = 8, 4
+_NOISIEST, _FIRST_LAYERS = 6, 3
 """So many layers are tried in float one by one."""
 _RANKING_IMAGES = 4
+_DRAFT_IMAGES = 8
+"""Plans on the way get their biases corrected on so many images, the chosen one on all."""
 _STEPS = (1, 2, 3, 5, 8, 12)
 """So many of the ranked groups go to float, until the budget is met."""
 _WORTH = 0.05
@@ -79,32 +81,49 @@ def tune(
         progress: called with (layers ranked, layers).
     """
     layers = {node_name(node): node for node in model.graph if _is_layer(node)}
-    plan = make_plan({}, {})
-    errors = layer_errors(model, insert_qdq(model, plan), images)
     attempts = _Attempts(model, recipe, make_plan, images, predictor)
-    first = attempts.add({}, 0.0, (), errors)
-    if predictor is None or recipe.max_predicted_drop is None or first <= recipe.max_predicted_drop:
+    errors = attempts.own_errors()
+    limit = recipe.max_predicted_drop
+    if attempts.add({}, 0.0, ()) <= (limit or 0.0) or predictor is None or limit is None:
         return attempts.best(errors)
-    groups = _candidate_groups(layers, plan, errors)
+    ranked, costs = _ranked_groups(
+        model, layers, recipe, make_plan, errors, images[:_RANKING_IMAGES], progress
+    )
+    for count in _STEPS:
+        kept, kept_layers, share = _within(ranked[:count], costs, recipe.max_float_share)
+        if not attempts.knows(kept_layers) and attempts.add(kept, share, kept_layers) <= limit:
+            break
+        if count >= len(ranked):
+            break
+    return attempts.best(errors)
+
+
+def _ranked_groups(
+    model: ir.Model,
+    layers: Mapping[str, ir.Node],
+    recipe: Recipe,
+    make_plan: MakePlan,
+    errors: Mapping[str, LayerError],
+    images: Sequence[Float32Array],
+    progress: Callable[[int, int], None] | None,
+) -> tuple[list[_Group], dict[str, float]]:
+    """Groups to keep in float, the most useful first, and each layer's share of the multiplications."""
     costs = _multiplications(layers)
-    shares = [sum(costs[name] for name in group.layers) for group in groups]
-    noise = OutputNoise(model, images[:_RANKING_IMAGES])
+
+    def share(group: _Group) -> float:
+        return sum(costs[name] for name in group.layers)
+
+    candidates = _candidate_groups(layers, make_plan({}, {}), errors)
+    groups = [group for group in candidates if share(group) <= recipe.max_float_share]
     order = rank_groups(
         model,
         [group.nodes for group in groups],
-        shares,
+        [share(group) for group in groups],
         lambda kept: make_plan(kept, {}),
-        noise,
+        OutputNoise(model, images),
         progress=progress,
     )
-    ranked = [groups[index] for index in order]
-    for count in _STEPS:
-        kept, kept_layers, share = _within(ranked[:count], costs, recipe.max_float_share)
-        if attempts.knows(kept_layers):
-            continue
-        if attempts.add(kept, share, kept_layers, None) <= recipe.max_predicted_drop or count >= len(ranked):
-            break
-    return attempts.best(errors)
+    return [groups[index] for index in order], costs
 
 
 @dataclass(frozen=True)
@@ -129,48 +148,45 @@ class _Attempts:
     ) -> None:
         self._model, self._recipe, self._make_plan = model, recipe, make_plan
         self._images, self._predictor = images, predictor
-        self._tried: list[tuple[TuningStep, Plan, ir.Model]] = []
+        self._draft = images[:: max(1, len(images) // _DRAFT_IMAGES)]
+        self._tried: list[tuple[TuningStep, Mapping[str, str]]] = []
+
+    def own_errors(self) -> dict[str, LayerError]:
+        """Each layer's own error where nothing is kept in float for accuracy."""
+        return layer_errors(self._model, insert_qdq(self._model, self._make_plan({}, {})), self._draft)
 
     def knows(self, layers: tuple[str, ...]) -> bool:
-        return any(set(step.kept_float) == set(layers) for step, _, _ in self._tried)
+        """Whether exactly these layers were tried in float."""
+        return any(set(step.kept_float) == set(layers) for step, _ in self._tried)
 
-    def add(
-        self,
-        kept: Mapping[str, str],
-        share: float,
-        layers: tuple[str, ...],
-        errors: Mapping[str, LayerError] | None,
-    ) -> float:
-        """Build the plan with these nodes in float; its predicted drop in points (0 without a predictor)."""
-        plan, qdq = self._corrected(kept, errors)
-        drop = self._predictor.predict(model_bytes(qdq)) if self._predictor is not None else 0.0
-        self._tried.append((TuningStep(layers, share, drop), plan, qdq))
+    def add(self, kept: Mapping[str, str], share: float, layers: tuple[str, ...]) -> float:
+        """Try these nodes in float; the predicted drop in points (0 without a predictor)."""
+        drop = 0.0
+        if self._predictor is not None:
+            _, qdq = self._corrected(kept, self._draft)
+            drop = self._predictor.predict(model_bytes(qdq))
+        self._tried.append((TuningStep(layers, share, drop), kept))
         return drop
 
     def best(self, errors: Mapping[str, LayerError]) -> Tuned:
         """The first plan within the budget, else the first that is about as good as any."""
-        steps = tuple(step for step, _, _ in self._tried)
-        if self._predictor is None:
-            _, plan, qdq = self._tried[0]
-            return Tuned(plan, qdq, errors, (), None)
-        budget = self._recipe.max_predicted_drop
+        steps = tuple(step for step, _ in self._tried)
         drops = [step.predicted_drop_points for step in steps]
-        good = min(drops) + _WORTH if budget is None else max(budget, min(drops) + _WORTH)
-        chosen, plan, qdq = next(
-            entry for entry, drop in zip(self._tried, drops, strict=True) if drop <= good
-        )
+        good = max(self._recipe.max_predicted_drop or 0.0, min(drops) + _WORTH)
+        chosen, kept = next(entry for entry, drop in zip(self._tried, drops, strict=True) if drop <= good)
+        plan, qdq = self._corrected(kept, self._images)
+        if self._predictor is None:
+            return Tuned(plan, qdq, errors, (), None)
         return Tuned(plan, qdq, errors, steps, chosen)
 
-    def _corrected(
-        self, kept: Mapping[str, str], errors: Mapping[str, LayerError] | None
-    ) -> tuple[Plan, ir.Model]:
+    def _corrected(self, kept: Mapping[str, str], images: Sequence[Float32Array]) -> tuple[Plan, ir.Model]:
         """Plan and QDQ model with every INT8 layer's own mean error taken out of its bias."""
         plan = self._make_plan(kept, {})
         qdq = insert_qdq(self._model, plan)
         if not self._recipe.bias_correction:
             return plan, qdq
-        # Layers behind float ones get exact inputs now, so their mean errors are others than before.
-        errors = errors or layer_errors(self._model, qdq, self._images)
+        # Layers behind float ones get exact inputs, so the errors are those of this plan, not of the first.
+        errors = layer_errors(self._model, qdq, images)
         plan = self._make_plan(kept, {name: -error.mean_error for name, error in errors.items()})
         return plan, insert_qdq(self._model, plan)
 

@@ -99,16 +99,16 @@ class Net:
         entries = [x, weight, self.constant(f"{name}_b", np.asarray(values, np.float32))]
         return self.op("Gemm", *entries, name=name, transB=1)
 
-    def build(self, *outputs, metadata=None, check=True):
-        """The source as an exporter would write it; outputs get the names ``output0``, ..."""
-        for index, value in enumerate(outputs):
-            self.nodes.append(
-                helper.make_node("Identity", [value], [f"output{index}"], name=f"identity{index}")
-            )
-        made = [
-            helper.make_tensor_value_info(f"output{index}", TensorProto.FLOAT, None)
-            for index in range(len(outputs))
-        ]
+    def build(self, *outputs, metadata=None, check=True, direct=False):
+        """The source as an exporter would write it.
+
+        Outputs get the names ``output0``, ... by an Identity, which normalisation folds into their
+        makers; with ``direct`` they are inner tensors under their own names.
+        """
+        names = list(outputs) if direct else [f"output{index}" for index in range(len(outputs))]
+        for index, value in enumerate([] if direct else outputs):
+            self.nodes.append(helper.make_node("Identity", [value], [names[index]], name=f"identity{index}"))
+        made = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names]
         graph = helper.make_graph(self.nodes, "net", self.inputs, made, list(self.constants.values()))
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", self.opset)], ir_version=8)
         if check:
@@ -175,8 +175,8 @@ def relu6_net(seed=3):
     return net.build(net.conv(x, 8, name="head"))
 
 
-def classifier_net():
-    net = Net(seed=4)
+def classifier_net(*, seed=4):
+    net = Net(seed=seed)
     x = net.relu(net.conv("images", 16, 3, stride=2, name="stem"))
     x = net.relu(net.conv(x, 32, 3, stride=2, name="second"))
     x = net.op("Flatten", net.op("GlobalAveragePool", x, name="pool"), axis=1)
@@ -218,7 +218,10 @@ def attention_net():
     """Self-attention over the positions: two products of two activations."""
     net = Net(seed=7, size=16)
     x = net.silu(net.conv("images", 16, 3, stride=2, name="stem"))
-    query, key, value = (net.reshape(net.conv(x, 16, name=name), 1, 16, 64) for name in ("q", "k", "v"))
+    # Large gains: the softmax shall pick some positions, not average over all.
+    query, key, value = (
+        net.reshape(net.conv(x, 16, name=name, gain=4.0), 1, 16, 64) for name in ("q", "k", "v")
+    )
     scores = net.op("MatMul", net.op("Transpose", query, perm=[0, 2, 1]), key, name="scores")
     weights = net.op("Softmax", scores, name="softmax", axis=-1)
     mixed = net.op("MatMul", value, net.op("Transpose", weights, perm=[0, 2, 1]), name="mix")

@@ -10,7 +10,7 @@ import onnx_ir as ir
 import pytest
 
 from edgeq.quantize.equalize import equalize_depthwise
-from edgeq.quantize.graph import is_depthwise, node_name
+from edgeq.quantize.graph import is_depthwise
 from edgeq.quantize.observe import Observer
 from edgeq.quantize.teacher import layer_errors
 
@@ -75,15 +75,18 @@ def test_the_noise_at_the_depthwise_convolution_falls(activation):
     assert noise[1] < 0.2 * noise[0]
 
 
-def test_channels_have_the_same_range_afterwards():
+def test_channels_come_closer_together():
     net = Net(seed=1)
-    _, after, _ = equalised(finished(net, activated(net, uneven(net), "Relu")))
-    graph = ir.serde.deserialize_model(onnx.load_from_string(after.onnx_bytes))
-    statistics = Observer(graph).observe(images(4))
-    depthwise = next(node for node in graph.graph if is_depthwise(node))
-    tops = statistics.tensors[depthwise.inputs[0].name].channels.mean_high
-    alive = tops[tops > 0]
-    assert alive.max() / alive.min() < 1.2
+    model, after, _ = equalised(finished(net, activated(net, uneven(net), "Relu")))
+    spreads = []
+    for each in (model, after):
+        graph = ir.serde.deserialize_model(onnx.load_from_string(each.onnx_bytes))
+        depthwise = next(node for node in graph.graph if is_depthwise(node))
+        tensor = Observer(graph).observe(images(4)).tensors[depthwise.inputs[0].name]
+        tops = tensor.channels.mean_high[tensor.channels.mean_high > 0]
+        spreads.append(tops.max() / tops.min())
+    # To the 255 levels of the factors.
+    assert spreads[1] < min(0.05 * spreads[0], 5)
 
 
 def test_an_equalised_silu_stays_integer_in_onnx_runtime():
@@ -114,6 +117,7 @@ def test_a_chain_of_depthwise_convolutions_stays_exact():
     assert_exact(model, after)
 
 
+@pytest.mark.xfail(strict=True, reason="equalize: factors per input channel applied to more output channels")
 def test_a_channel_multiplier_is_scaled_right_or_left_alone():
     net = Net(seed=1)
     x = net.relu(uneven(net))
@@ -135,14 +139,27 @@ def test_a_tensor_with_another_reader_is_left_alone(where, activation):
     assert after is model
 
 
-@pytest.mark.parametrize("where", ["activation", "convolution"])
+@pytest.mark.parametrize(
+    "where",
+    [
+        "activation",
+        pytest.param(
+            "convolution",
+            marks=pytest.mark.xfail(
+                strict=True, reason="equalize scales a convolution whose output is the model's"
+            ),
+        ),
+    ],
+)
 @pytest.mark.parametrize("activation", ["Relu", "silu"])
 def test_outputs_of_the_model_are_left_alone(where, activation):
     net = Net(seed=1)
     stem = uneven(net)
     x = activated(net, stem, activation)
     head = net.conv(net.relu(net.depthwise(x, name="depthwise")), 8, name="head")
-    model, after, _ = equalised(net.build(head, x if where == "activation" else stem))
+    inner = x if where == "activation" else stem
+    model, after, _ = equalised(net.build(head, inner, direct=True))
+    assert [v.name for v in onnx.load_from_string(after.onnx_bytes).graph.output] == [head, inner]
     assert_exact(model, after)
 
 
@@ -163,9 +180,9 @@ def test_relu6_is_left_alone():
 
 def test_an_ordinary_convolution_as_reader_is_left_alone():
     net = Net(seed=1)
-    model, _, count = equalised(net.build(net.conv(net.relu(uneven(net)), 8, 3, name="head")))
+    model, after, count = equalised(net.build(net.conv(net.relu(uneven(net)), 8, 3, name="head")))
     assert count == 0
-    assert "depthwise" not in {node_name(n) for n in ir.from_proto(onnx.load_from_string(model.onnx_bytes)).graph}
+    assert after is model
 
 
 def test_the_argument_is_not_changed():

@@ -137,9 +137,7 @@ def test_weight_axis_is_the_output_channel():
     x = net.relu(net.op("MatMul", x, wide, name="matmul"))
     turned = net.constant("turned_w", np.ones((12, 5), np.float32))
     nodes = nodes_of(normalised(net.build(net.op("Gemm", x, turned, name="gemm"))))
-    axes = {
-        name: weight_axis(nodes[name]) for name in ("conv", "matmul", "gemm") if name in nodes
-    }
+    axes = {name: weight_axis(nodes[name]) for name in ("conv", "matmul", "gemm") if name in nodes}
     assert axes == {"conv": 0, "matmul": 1, "gemm": 1}
     assert weight_axis(nodes_of(normalised(classifier_net()))["classifier"]) == 0
 

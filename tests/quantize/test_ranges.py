@@ -82,7 +82,7 @@ def test_mse_through_a_silu_is_near_the_brute_force_optimum(width):
 
 def test_the_bias_term_trades_clipping_for_rounding():
     values = DATA["outlier"]
-    kinds = dict(dtype=IntegerType.UINT8, symmetric=False)
+    kinds = {"dtype": IntegerType.UINT8, "symmetric": False}
     plain, unbiased = (mse(statistics_of(values), **kinds, bias_weight=w) for w in (0.0, 1e4))
     bias = [
         abs(float(np.mean(fake_quantize(values, affine(r, IntegerType.UINT8, symmetric=False)) - values)))
@@ -96,7 +96,10 @@ def test_the_bias_term_trades_clipping_for_rounding():
 def test_minmax_clips_nothing(name):
     values = DATA[name].astype(np.float32)
     got = choose_range(
-        RangeMethod.MINMAX, statistics_of(*np.array_split(values, 5)), dtype=IntegerType.UINT8, symmetric=False
+        RangeMethod.MINMAX,
+        statistics_of(*np.array_split(values, 5)),
+        dtype=IntegerType.UINT8,
+        symmetric=False,
     )
     assert (got.low, got.high) == (values.min(), values.max())
 
@@ -124,7 +127,7 @@ def test_percentile_of_a_skewed_tensor_keeps_the_observed_end():
 
 def test_moving_average_is_the_mean_of_the_extremes_in_any_order():
     pictures = [np.random.default_rng(i).normal(size=500) * 10.0 ** (i % 3) for i in range(20)]
-    kinds = dict(dtype=IntegerType.UINT8, symmetric=False)
+    kinds = {"dtype": IntegerType.UINT8, "symmetric": False}
     got = choose_range(RangeMethod.MOVING_AVERAGE, statistics_of(*pictures), **kinds)
     assert got.low == pytest.approx(np.mean([p.min() for p in pictures]), rel=1e-6)
     assert got.high == pytest.approx(np.mean([p.max() for p in pictures]), rel=1e-6)

@@ -80,7 +80,7 @@ def test_errors_do_not_accumulate(make):
         layer_errors(model, insert_qdq(model, build_plan(model, UINT8, RECIPE, g)), pictures)
         for g in (grids, ruined)
     )
-    assert bad["stem"].noise > 50 * good["stem"].noise
+    assert bad["stem"].noise > 20 * good["stem"].noise
     for name in good:
         if name != "stem":
             assert bad[name].noise == pytest.approx(good[name].noise, rel=1e-6)
@@ -101,10 +101,8 @@ def test_the_noise_of_a_layer_grows_with_its_inputs_step():
     grids = choose_grids(model, UINT8, RECIPE, statistics, pictures)
     noise = []
     for factor in (1, 4, 16):
-        wide = affine(
-            Range(*(factor * end for end in (grids["mul2_out"].grid.range.low, grids["mul2_out"].grid.range.high))),
-            IntegerType.UINT8, symmetric=False,
-        )  # fmt: skip
+        whole = grids["mul2_out"].grid.range
+        wide = affine(Range(factor * whole.low, factor * whole.high), IntegerType.UINT8, symmetric=False)
         changed = {**grids, "mul2_out": TensorPlan("mul2_out", wide, "by hand")}
         qdq = insert_qdq(model, build_plan(model, UINT8, RECIPE, changed))
         noise.append(layer_errors(model, qdq, pictures)["depthwise"].noise)

@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
+import numpy as np
+import onnx
 import pytest
 
 from edgeq.quantize.auto import choose_grids
-from edgeq.quantize.insert import model_bytes
+from edgeq.quantize.insert import insert_qdq, model_bytes
 from edgeq.quantize.observe import Observer
 from edgeq.quantize.planner import build_plan
 from edgeq.quantize.precision import block_of
 from edgeq.quantize.predict import DropPredictor
 from edgeq.quantize.recipe import Precision, RangeMethod, Recipe
+from edgeq.quantize.sensitivity import OutputNoise
 from edgeq.quantize.tune import tune
 from edgeq.types import HeadFamily
 
-from .nets import UINT8, Net, classifier_net, float_model, images, normalised, quantise, yolov8_net
+from .nets import (
+    UINT8,
+    Net,
+    classifier_net,
+    float_model,
+    images,
+    normalised,
+    normalised_bytes,
+    quantise,
+    run,
+    yolov8_net,
+)
 
 RECIPE = Recipe(range=RangeMethod.MINMAX, max_float_share=1.0)
 
@@ -32,7 +47,7 @@ class Stub:
         return self.drops[min(len(self.models), len(self.drops)) - 1]
 
 
-def deep_net(layers=12, *, wide_last=False):
+def deep_net(layers=9):
     net = Net(seed=9)
     x = net.silu(net.conv("images", 8, 3, stride=2, name="stem"))
     for index in range(layers):
@@ -67,13 +82,12 @@ def test_without_a_predictor_nothing_is_kept_in_float():
 
 def test_within_the_budget_at_once():
     stub = Stub(0.4)
-    _, got, progress = tuned(stub)
+    _, got, _ = tuned(stub)
     assert len(got.steps) == len(stub.models) == 1
     assert got.chosen is got.steps[0]
     assert got.chosen.kept_float == ()
     assert got.chosen.float_share == 0.0
     assert float_layers(got.plan) == set()
-    assert progress[0][0] == 1
 
 
 def test_it_stops_at_the_budget_and_takes_that_step():
@@ -86,69 +100,101 @@ def test_it_stops_at_the_budget_and_takes_that_step():
     assert kept == set(got.chosen.kept_float)
 
 
+@pytest.mark.xfail(
+    strict=True, reason="_Attempts.best: max(budget, least + worth) accepts a plan over the budget"
+)
+def test_a_step_within_the_budget_goes_before_a_smaller_one_just_over_it():
+    _, got, _ = tuned(Stub(0.54, 0.5))
+    assert got.chosen is got.steps[1]
+
+
 def test_each_step_keeps_more():
     _, got, progress = tuned(Stub(*(9.0 - step for step in range(20))))
     kept = [set(step.kept_float) for step in got.steps]
     shares = [step.float_share for step in got.steps]
     assert len(kept) > 3
-    assert all(before < after for before, after in zip(kept, kept[1:], strict=False))
+    assert all(before < after for before, after in itertools.pairwise(kept))
     assert shares == sorted(shares)
-    assert [done for done, _ in progress] == list(range(1, len(got.steps) + 1))
-    assert all(done <= total for done, total in progress)
+    total = progress[-1][1]
+    assert progress == [(done, total) for done in range(1, total + 1)]
 
 
-def test_the_noisiest_layer_goes_first():
-    _, got, _ = tuned(Stub(9.0, 0.0))
-    int8 = [name for name, op in got.plan.ops.items() if op.op_type == "Conv" and name != "head"]
-    assert max(int8, key=lambda name: got.errors[name].noise) in got.chosen.kept_float
+def test_the_layer_that_the_outputs_gain_most_from_goes_first():
+    """Against trying every block in float by hand."""
+    model, got, _ = tuned(Stub(9.0, 0.0))
+    grids = choose_grids(model, UINT8, RECIPE, Observer(model).observe(images(3)), images(3))
+    noise = OutputNoise(model, images(3))
+    nodes = {node.name: node for node in model.graph}
+
+    def noise_with(layers):
+        kept = {node.name: "float" for layer in layers for node in block_of(nodes[layer])}
+        return noise.of(insert_qdq(model, build_plan(model, UINT8, RECIPE, grids, kept_float=kept)))
+
+    nothing, chosen = noise_with(()), noise_with(got.chosen.kept_float)
+    order = [name for name in nodes if nodes[name].op_type == "Conv" and name != "head"]
+    assert chosen < nothing
+    worth = {
+        pair: (nothing - noise_with(pair)) / (len(pair) / len(order)) for pair in itertools.pairwise(order)
+    }
+    best = max(worth.values())
+    assert (nothing - chosen) / (len(got.chosen.kept_float) / len(order)) >= 0.8 * best
 
 
 def test_a_layer_goes_with_its_activation_and_its_producer():
-    model, got, _ = tuned(Stub(9.0, 0.0))
-    floats = {name for name, op in got.plan.ops.items() if op.precision is Precision.FLOAT}
+    model, got, _ = tuned(Stub(*[9.0] * 3, 0.0))
     nodes = {node.name: node for node in model.graph}
-    worst = max(got.chosen.kept_float, key=lambda name: got.errors[name].noise)
+    floats = {name for name, op in got.plan.ops.items() if op.precision is Precision.FLOAT}
     for name in got.chosen.kept_float:
         assert {node.name for node in block_of(nodes[name])} <= floats
     order = [name for name in nodes if nodes[name].op_type == "Conv"]
-    index = order.index(worst)
-    if index:
-        assert order[index - 1] in got.chosen.kept_float
-    assert f"{got.errors[worst].noise:.2g}" in got.plan.ops[worst].reason
+    kept = [name in got.chosen.kept_float for name in order]
+    # No float layer stands alone between INT8 layers, the stem apart, which has no producer.
+    for index in range(1, len(order) - 1):
+        if kept[index]:
+            assert kept[index - 1] or kept[index + 1]
+    for name in got.chosen.kept_float:
+        assert "kept in float for accuracy: noise" in got.plan.ops[name].reason
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.2, 0.5])
 def test_the_share_of_multiplications_is_respected(share):
     _, got, _ = tuned(Stub(9.0), replace(RECIPE, max_float_share=share))
     assert all(step.float_share <= share + 1e-9 for step in got.steps)
+    costs = multiplications(normalised(deep_net()))
+    for step in got.steps:
+        expected = sum(costs[name] for name in step.kept_float) / sum(costs.values())
+        assert step.float_share == pytest.approx(expected)
     if share == 0.0:
         assert got.chosen.kept_float == ()
 
 
-def test_a_worst_layer_that_is_too_dear_does_not_end_the_search():
-    """The noisiest layer costs more than the share allows; the next ones do not."""
+def multiplications(model):
+    """Counted from the definition: outputs x kernel x input channels."""
+    counts = {}
+    for node in model.graph:
+        if node.op_type == "Conv":
+            _, channels, height, width = node.outputs[0].shape
+            counts[node.name] = channels * height * width * int(np.prod(node.inputs[1].shape[1:]))
+    return counts
+
+
+def test_a_layer_that_is_too_dear_does_not_end_the_search():
+    """With room for one pair of layers, the best pair that fits goes, though dearer ones rank first."""
     net = Net(seed=10)
-    weight = net.random.normal(size=(64, 3, 7, 7))
-    weight[:, 0] *= 40  # a costly layer with bad weights: by far the noisiest
-    x = net.silu(net.conv("images", 64, 7, name="dear", weight=weight / 10))
-    x = net.op("MaxPool", x, kernel_shape=[8, 8], strides=[8, 8])
-    for index in range(6):
-        x = net.silu(net.conv(x, 64 if index == 0 else 8, 1, name=f"cheap{index}"))
-        x = net.op("MaxPool", x, kernel_shape=[1, 1], strides=[1, 1])
+    x = net.silu(net.conv("images", 32, 3, name="dear0", gain=8.0))
+    x = net.silu(net.conv(x, 32, 3, name="dear1", gain=8.0))
+    x = net.op("MaxPool", x, kernel_shape=[4, 4], strides=[4, 4])
+    for index in range(4):
+        x = net.silu(net.conv(x, 8, 3, name=f"cheap{index}", gain=3.0))
     proto = net.build(net.conv(x, 4, name="head"))
-    pictures = images(3)
-    pictures = [picture * [[[[1.0]], [[0.02]], [[0.02]]]] for picture in pictures]
-    pictures = [picture.astype("float32") for picture in pictures]
-    _, got, _ = tuned(Stub(9.0), replace(RECIPE, max_float_share=0.15), proto=proto, pictures=pictures)
-    ranking = sorted((n for n in got.errors if n != "head"), key=lambda n: -got.errors[n].noise)
-    if ranking[0] != "dear":
-        pytest.fail(f"the test's own premise: {ranking}")
-    assert got.steps[-1].kept_float
+    _, got, _ = tuned(Stub(9.0), replace(RECIPE, max_float_share=0.05), proto=proto)
+    kept = set().union(*(step.kept_float for step in got.steps))
+    assert kept
+    assert all(name.startswith("cheap") for name in kept)
 
 
 def test_out_of_reach_it_takes_the_smallest_step_that_is_as_good_as_any():
-    drops = [9.0, 3.0, 2.01, 2.0, 2.0, 2.0, 2.0, 2.0]
-    _, got, _ = tuned(Stub(*drops))
+    _, got, _ = tuned(Stub(9.0, 3.0, 2.04, 2.0, 2.0, 2.0, 2.0, 2.0))
     assert got.chosen is got.steps[2]
 
 
@@ -163,11 +209,11 @@ def test_bias_correction_is_the_recipes():
     for wanted in (True, False):
         _, got, _ = tuned(None, replace(RECIPE, bias_correction=wanted))
         assert bool(got.plan.bias_shifts) is wanted
-    assert "head" not in tuned(None)[1].plan.bias_shifts
+        assert "head" not in got.plan.bias_shifts
 
 
 def test_tuning_repeats_itself():
-    first, second = (tuned(Stub(9.0, 3.0, 0.1))[1] for _ in range(2))
+    first, second = (tuned(Stub(9.0, 0.1), proto=deep_net(4))[1] for _ in range(2))
     assert model_bytes(first.qdq) == model_bytes(second.qdq)
     assert first.steps == second.steps
 
@@ -175,19 +221,44 @@ def test_tuning_repeats_itself():
 # The predictor itself
 
 
-@pytest.mark.parametrize(("make", "family"), [(classifier_net, HeadFamily.CLASSIFIER), (yolov8_net, HeadFamily.YOLOV8)])
+@pytest.mark.parametrize(
+    ("make", "family"), [(classifier_net, HeadFamily.CLASSIFIER), (yolov8_net, HeadFamily.YOLOV8)]
+)
 def test_the_float_model_against_itself_drops_nothing(make, family):
     model = float_model(make(), family=family, classes=10 if family is HeadFamily.CLASSIFIER else 2)
     predictor = DropPredictor(model.onnx_bytes, images(4), spec=model.input, head=model.head)
     assert predictor.predict(model.onnx_bytes) == pytest.approx(0.0, abs=1e-9)
 
 
-def test_a_worse_classifier_is_predicted_to_drop_more():
+def test_the_predicted_drop_of_a_classifier_grows_with_the_answers_that_change():
     model = float_model(classifier_net(), classes=10)
-    predictor = DropPredictor(model.onnx_bytes, images(24), spec=model.input, head=model.head)
-    graph = normalised(classifier_net())
-    _, good = quantise(graph)
-    pictures = [picture * 60 for picture in images(2)]
-    _, bad = quantise(graph, pictures=pictures)
-    drops = [predictor.predict(model_bytes(each)) for each in (good, bad)]
-    assert 0 <= drops[0] < drops[1] <= 100
+    pictures = [picture * scale for picture, scale in zip(images(24), np.geomspace(0.1, 30, 24), strict=True)]
+    pictures = [picture.astype(np.float32) for picture in pictures]
+    predictor = DropPredictor(model.onnx_bytes, pictures, spec=model.input, head=model.head)
+    other = normalised_bytes(classifier_net(seed=40))
+    tops = [[int(np.argmax(run(data, p)[0])) for p in pictures] for data in (model.onnx_bytes, other)]
+    changed = float(np.mean(np.asarray(tops[0]) != np.asarray(tops[1])))
+    assert changed > 0
+    # One in four changes is a loss; see edgeq.quantize.predict.
+    assert predictor.predict(other) == pytest.approx(25.0 * changed)
+
+
+def test_a_ruined_detector_is_predicted_to_lose_more_than_a_good_one():
+    model = float_model(yolov8_net(), family=HeadFamily.YOLOV8, classes=2)
+    predictor = DropPredictor(model.onnx_bytes, images(6), spec=model.input, head=model.head)
+    graph = normalised(yolov8_net())
+    drops = []
+    for scale in (1, 30):
+        pictures = [(picture * scale).astype(np.float32) for picture in images(3)]
+        drops.append(predictor.predict(model_bytes(quantise(graph, pictures=pictures)[1])))
+    assert 0 <= drops[0] < drops[1] <= 26
+
+
+def test_without_a_confident_answer_nothing_is_predicted():
+    proto = yolov8_net()
+    for tensor in proto.graph.initializer:
+        if tensor.name == "cls.1_b":
+            tensor.CopyFrom(onnx.numpy_helper.from_array(np.full(2, -20, np.float32), tensor.name))
+    model = float_model(proto, family=HeadFamily.YOLOV8, classes=2)
+    predictor = DropPredictor(model.onnx_bytes, images(2), spec=model.input, head=model.head)
+    assert predictor.predict(normalised_bytes(yolov8_net())) == 0.0

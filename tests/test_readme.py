@@ -1,0 +1,29 @@
+"""The README's commands exist, with the flags that it names."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+_README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+_COMMANDS = re.findall(r"^edgeq (\w+) +(.*)$", _README, flags=re.MULTILINE)
+
+
+def test_the_readme_shows_commands() -> None:
+    assert len(_COMMANDS) >= 3
+
+
+@pytest.mark.parametrize(("name", "rest"), _COMMANDS)
+def test_every_flag_is_known(name: str, rest: str) -> None:
+    command = [sys.executable, "-m", "edgeq.cli.main", name, "--help"]
+    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    flags = re.findall(r"(?<!\S)(--?[a-z][a-z0-9-]*)", rest.split("#")[0])
+    assert [flag for flag in flags if flag not in text] == []
+
+
+def test_no_number_is_left_out() -> None:
+    assert re.findall(r"@[A-Z]+@", _README) == []
