@@ -34,10 +34,10 @@ def fold_focus(model: ir.Model) -> bool:
 
 
 def _fold(graph: ir.Graph, conv: ir.Node) -> bool:
-    stacked, weight_value = conv.inputs[0], conv.inputs[1]
+    stacked = conv.inputs[0]
     concat = stacked.producer() if stacked is not None else None
-    weight = _array(weight_value)
-    if concat is None or weight is None or weight_value is None or not _plain(conv):
+    weight = _array(conv.inputs[1])
+    if concat is None or weight is None or not _plain(conv):
         return False
     if concat.op_type != "Concat" or concat.attributes.get_int("axis", 0) != 1:
         return False
@@ -56,7 +56,7 @@ def _fold(graph: ir.Graph, conv: ir.Node) -> bool:
         return False
     pads = list(conv.attributes.get_ints("pads", [0, 0, 0, 0]))
     folded = _interleaved(weight, offsets)
-    tensor = ir.tensor(folded, name=f"{weight_value.name}_focus")
+    tensor = ir.tensor(folded, name=f"{conv.name or conv.outputs[0].name}_focus_weight")
     value = ir.Value(
         name=tensor.name, const_value=tensor, type=ir.TensorType(tensor.dtype), shape=ir.Shape(folded.shape)
     )

@@ -12,8 +12,10 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import onnx.version_converter
 import onnx_ir as ir
@@ -28,9 +30,21 @@ __all__ = ["MIN_OPSET", "Parity", "normalise"]
 MIN_OPSET = 13
 """QuantizeLinear and DequantizeLinear take an axis, which per-channel scales need, from here on."""
 
-_PARITY_TENSORS = 2
+_PARITY_SCALES = (1.0, 255.0)
+"""Random images in 0..1 and in 0..255: whatever range the model was trained on."""
 _TOLERANCE = 5e-4
 """Of the output's largest magnitude: float32 rounding in another order of operations, no more."""
+_QUANTISED_OPS = frozenset(
+    {
+        "ConvInteger",
+        "DequantizeLinear",
+        "DynamicQuantizeLinear",
+        "MatMulInteger",
+        "QLinearConv",
+        "QLinearMatMul",
+        "QuantizeLinear",
+    }
+)
 _STANDARD_DOMAINS = frozenset({"", "ai.onnx"})
 
 
@@ -105,7 +119,13 @@ def _check_dtype(model: onnx.ModelProto) -> None:
             "the model is in float16; calibration needs the float32 weights",
             fix="export it without half=True",
         )
-    if any(node.op_type in ("QuantizeLinear", "QLinearConv", "ConvInteger") for node in model.graph.node):
+    entry = model.graph.input[0].type.tensor_type.elem_type
+    if entry != onnx.TensorProto.FLOAT:
+        name = onnx.TensorProto.DataType.Name(entry).lower()
+        raise ModelError(
+            f"the input is {name}; edgeq takes models with a float32 image input", fix="export it with one"
+        )
+    if any(node.op_type in _QUANTISED_OPS for node in model.graph.node):
         raise ModelError(
             "the model is already quantised",
             fix="give the float model; `edgeq evaluate` and `audit` take this one",
@@ -161,6 +181,7 @@ def _tidy(model: ir.Model) -> None:
     for domain in set(model.graph.opset_imports) - _STANDARD_DOMAINS:
         del model.graph.opset_imports[domain]
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    common.ShapeInferencePass()(model)
     fold_focus(model)
     common.RemoveUnusedNodesPass()(model)
     seen: set[str] = set()
@@ -180,17 +201,33 @@ def _parity(source: bytes, normalised: bytes, source_opset: int, opset: int) -> 
         raise ModelError("the model's outputs changed while it was normalised", fix="please report it")
     generator = np.random.default_rng(0)
     worst_absolute = worst_relative = 0.0
-    for index in range(_PARITY_TENSORS):
-        tensor = generator.random(entry.shape, dtype=np.float32) * (1.0 if index == 0 else 255.0)
-        tensor = tensor.astype(np.uint8 if "uint8" in entry.type else np.float32)
-        expected = reference.run(names, {entry.name: tensor})
-        for left, right in zip(expected, candidate.run(names, {entry.name: tensor}), strict=True):
-            absolute = float(np.max(np.abs(left.astype(np.float64) - right), initial=0.0))
-            worst_absolute = max(worst_absolute, absolute)
-            worst_relative = max(
-                worst_relative, absolute / max(float(np.max(np.abs(left), initial=0.0)), 1e-6)
-            )
+    for scale in _PARITY_SCALES:
+        tensor = generator.random(entry.shape, dtype=np.float32) * np.float32(scale)
+        pairs = zip(_run(reference, names, tensor), _run(candidate, names, tensor), strict=True)
+        for expected, got in pairs:
+            absolute, relative = _difference(np.asarray(expected, np.float64), np.asarray(got, np.float64))
+            worst_absolute, worst_relative = max(worst_absolute, absolute), max(worst_relative, relative)
     return Parity(worst_absolute, worst_relative, source_opset, opset)
+
+
+def _run(session: ort.InferenceSession, names: list[str], tensor: npt.NDArray[np.float32]) -> list[Any]:
+    try:
+        return list(session.run(names, {session.get_inputs()[0].name: tensor}))
+    except Exception as error:  # ONNX Runtime's exceptions share no public base class
+        reason = str(error).strip().splitlines()[0]
+        raise SpecError(
+            f"the model does not run with an input of {list(tensor.shape)}: {reason}",
+            fix="give the size that it was made for (--imgsz), or export it at this size",
+        ) from error
+
+
+def _difference(expected: npt.NDArray[np.float64], got: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """(largest difference, the same relative to the largest magnitude); infinite where NaN differs."""
+    finite = np.isfinite(expected)
+    if expected.shape != got.shape or not np.array_equal(finite, np.isfinite(got)):
+        return float("inf"), float("inf")
+    absolute = float(np.max(np.abs(expected[finite] - got[finite]), initial=0.0))
+    return absolute, absolute / max(float(np.max(np.abs(expected[finite]), initial=0.0)), 1e-6)
 
 
 def _plain_session(data: bytes) -> ort.InferenceSession:

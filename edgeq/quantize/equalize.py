@@ -61,14 +61,20 @@ def _equalise_behind(graph: ir.Graph, conv: ir.Node, statistics: Statistics) -> 
     read = value if activation is None else activation.outputs[0]
     readers = users(read)
     observed = statistics.tensors.get(read.name or "")
-    if not readers or observed is None or observed.channels is None or read.is_graph_output():
+    if (
+        not readers
+        or observed is None
+        or observed.channels is None
+        or read.is_graph_output()
+        or value.is_graph_output()
+    ):
         return False
     if not all(is_depthwise(reader) and reader.inputs[0] is read for reader in readers):
         return False
     factors = _factors(observed, silu=gate is not None)
     _scale_output(graph, conv, 1.0 / factors)
     for reader in readers:
-        _scale_weight(graph, reader, factors)
+        _scale_weight(graph, reader, np.repeat(factors, _multiplier(reader)))
     if gate is not None:
         constant = add_constant(graph, f"{node_name(conv)}_equalisation", factors.reshape(1, -1, 1, 1))
         restore = ir.node("Mul", [value, constant], name=f"{node_name(conv)}_restore")
@@ -77,6 +83,12 @@ def _equalise_behind(graph: ir.Graph, conv: ir.Node, statistics: Statistics) -> 
         graph.insert_before(gate, restore)
         gate.replace_input_with(0, restore.outputs[0])
     return True
+
+
+def _multiplier(depthwise: ir.Node) -> int:
+    """Output channels for each input channel."""
+    weight = constant_array(depthwise.inputs[1])
+    return 1 if weight is None else int(weight.shape[0]) // depthwise.attributes.get_int("group", 1)
 
 
 def _activation(value: ir.Value) -> tuple[ir.Node | None, ir.Node | None]:

@@ -64,6 +64,9 @@ class Histogram:
         exponent = _SMALLEST_EXPONENT
         if span > 0:
             exponent = max(exponent, math.ceil(math.log2(span / (BIN_COUNT - 4))))
+        if (top := max(abs(low), abs(high))) > 0:
+            # OpenCV holds the ends as float32: lattice indices below 2^23 stay exact.
+            exponent = max(exponent, math.ceil(math.log2(top)) - 22)
         width = math.ldexp(1.0, exponent)
         first, last = math.floor(low / width) - 1, math.floor(high / width) + 1
         # OpenCV's uniform histogram is several times faster than numpy's and releases the GIL.

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 from edgeq.quantize.graph import add_constant, constant_array, node_name, weight_axis
 from edgeq.quantize.grid import Affine
 from edgeq.quantize.plan import Plan, TensorPlan
 from edgeq.quantize.recipe import Precision
-from edgeq.quantize.weights import quantize_bias, quantize_weight
+from edgeq.quantize.weights import quantize_bias, quantize_weight, smallest_weight_scale
 
 __all__ = ["insert_qdq", "model_bytes"]
 
@@ -65,8 +67,8 @@ def _insert_pair(
     """
     producer = value.producer()
     uses = [use for use in value.uses() if use.node in int8 or producer in int8]
-    is_output = value.is_graph_output()
-    if not uses and not is_output:
+    becomes_output = value.is_graph_output() and producer in int8
+    if not uses and not becomes_output:
         return
     name = value.name or ""
     scale, zero = _grid_constants(graph, name, tensor.grid)
@@ -81,6 +83,10 @@ def _insert_pair(
         graph.insert_after(producer, [quantise, restore])
     for use in uses:
         use.node.replace_input_with(use.idx, restored)
+    if becomes_output:
+        # The output keeps its name; what the op makes before rounding gets another.
+        value.name, restored.name = f"{name}_exact", name
+        graph.outputs[list(graph.outputs).index(value)] = restored
 
 
 def _grid_constants(graph: ir.Graph, name: str, grid: Affine) -> tuple[ir.Value, ir.Value]:
@@ -89,7 +95,10 @@ def _grid_constants(graph: ir.Graph, name: str, grid: Affine) -> tuple[ir.Value,
     return scale, zero
 
 
-def _shift_bias(graph: ir.Graph, node: ir.Node, shift: np.ndarray) -> None:
+def _shift_bias(graph: ir.Graph, node: ir.Node, shift: npt.NDArray[np.float32]) -> None:
+    """Add to the bias; a MatMul has none, so nothing happens there."""
+    if node.op_type == "MatMul":
+        return
     bias = constant_array(node.inputs[2]) if len(node.inputs) > 2 else None
     corrected = shift if bias is None else bias + shift
     value = add_constant(graph, f"{node_name(node)}_corrected_bias", corrected.astype(np.float32))
@@ -112,18 +121,22 @@ def _quantise_constants(graph: ir.Graph, node: ir.Node, plan: Plan) -> None:
     weight = constant_array(weight_value)
     if weight is None or weight_value is None:
         return
-    name = weight_value.name or node_name(node)
+    source = plan.tensors.get(node.inputs[0].name or "") if node.inputs[0] is not None else None
+    bias = _integer_bias(node, weight) if source is not None and plan.quantize_bias else None
     quantised = quantize_weight(
-        weight, axis=weight_axis(node), granularity=plan.granularity, method=plan.weight_range
+        weight,
+        axis=weight_axis(node),
+        granularity=plan.granularity,
+        method=plan.weight_range,
+        smallest_scale=smallest_weight_scale(bias, source.grid.scale) if bias is not None and source else 0.0,
     )
+    name = weight_value.name or node_name(node)
     scale = add_constant(graph, f"{name}_scale", quantised.scale)
     zero = add_constant(graph, f"{name}_zero_point", np.zeros(quantised.scale.shape, np.int8))
     values = add_constant(graph, f"{name}_quantized", quantised.values)
     axis = {"axis": quantised.axis} if quantised.scale.ndim else {}
     _replace_constant(graph, node, 1, [values, scale, zero], axis, f"{name}_dequantized")
-    bias = constant_array(node.inputs[2]) if len(node.inputs) > 2 else None
-    source = plan.tensors.get(node.inputs[0].name or "") if node.inputs[0] is not None else None
-    if bias is None or source is None or not plan.quantize_bias or node.op_type == "MatMul":
+    if bias is None or source is None:
         return
     bias_scale = np.broadcast_to(np.float32(source.grid.scale) * quantised.scale, bias.shape).astype(
         np.float32
@@ -135,13 +148,32 @@ def _quantise_constants(graph: ir.Graph, node: ir.Node, plan: Plan) -> None:
     _replace_constant(graph, node, 2, [values, scale, zero], {"axis": 0}, f"{name}_dequantized")
 
 
+def _integer_bias(node: ir.Node, weight: npt.NDArray[Any]) -> npt.NDArray[np.float32] | None:
+    """(output channels,) bias that may become int32; None: there is none, or it has to stay float."""
+    bias = constant_array(node.inputs[2]) if len(node.inputs) > 2 else None
+    attributes = node.attributes
+    scaled = attributes.get_float("alpha", 1.0) != 1.0 or attributes.get_float("beta", 1.0) != 1.0
+    channels = _bias_channels(node, weight)
+    if bias is None or node.op_type == "MatMul" or scaled or bias.size not in (1, channels):
+        return None
+    return np.broadcast_to(bias.reshape(-1), (channels,)).astype(np.float32)
+
+
+def _bias_channels(node: ir.Node, weight: npt.NDArray[Any]) -> int:
+    group = node.attributes.get_int("group", 1) if node.op_type == "ConvTranspose" else 1
+    return int(weight.shape[weight_axis(node)]) * group
+
+
 def _quantise_operands(graph: ir.Graph, node: ir.Node, tensors: Mapping[str, TensorPlan]) -> None:
     """Constant operands of elementwise ops: exact ends of the grid at their own extremes."""
     for index, value in enumerate(node.inputs):
         array = constant_array(value)
         if array is None or value is None:
             continue
-        made = tensors[node.outputs[0].name or ""].grid.dtype
+        near = [tensors.get(other.name or "") for other in (*node.outputs, *node.inputs) if other is not None]
+        made = next((tensor.grid.dtype for tensor in near if tensor is not None), None)
+        if made is None:
+            continue
         low, high = made.limits
         top = max(float(np.max(array)), 0.0)
         bottom = min(float(np.min(array)), 0.0)

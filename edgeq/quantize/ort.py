@@ -7,6 +7,7 @@ import os
 import onnxruntime as ort
 
 from edgeq.errors import ModelError
+from edgeq.runtimes.onnxruntime.session import KEEP_FLOAT
 
 __all__ = ["core_count", "cpu_session"]
 
@@ -31,6 +32,8 @@ def cpu_session(data: bytes, *, threads: int | None = None, keep_memory: bool = 
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = threads or core_count()
+    # As the runtime's own sessions: what the plan keeps in float stays float.
+    options.add_session_config_entry(*KEEP_FLOAT)
     options.enable_cpu_mem_arena = keep_memory
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:

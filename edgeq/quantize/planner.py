@@ -46,7 +46,9 @@ def build_plan(
     roots = grid_roots(model, scheme, ops, values)
     tensors = {value.name or "": _tensor_plan(value, roots[value], grids) for value in values}
     shifts = {
-        name: shift for name, shift in (bias_shifts or {}).items() if ops[name].precision is Precision.INT8
+        name: shift
+        for name, shift in (bias_shifts or {}).items()
+        if ops[name].precision is Precision.INT8 and ops[name].op_type != "MatMul"
     }
     return Plan(
         scheme.runtime, ops, tensors, recipe.granularity, recipe.weight_range, scheme.quantize_bias, shifts

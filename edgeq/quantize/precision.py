@@ -94,7 +94,9 @@ def matching_rules(model: ir.Model, rules: Iterable[Rule]) -> dict[str, Rule]:
             )
         for name in hits:
             before = merged.get(name, rule)
-            merged[name] = Rule(rule.match, rule.precision or before.precision, rule.range or before.range)
+            # The pattern is kept for the reason, so it is that of the rule that set the precision.
+            match = rule.match if rule.precision is not None else before.match
+            merged[name] = Rule(match, rule.precision or before.precision, rule.range or before.range)
     return merged
 
 
@@ -107,9 +109,11 @@ def block_of(node: ir.Node) -> list[ir.Node]:
 
 
 def _matches(rule: Rule, name: str, node: ir.Node) -> bool:
-    if rule.match.startswith("op:"):
-        return fnmatch.fnmatchcase(node.op_type, rule.match[3:])
-    return fnmatch.fnmatchcase(name, rule.match)
+    # Names like layers[0].conv are common, so brackets stand for themselves.
+    pattern = rule.match.replace("[", "[[]")
+    if pattern.startswith("op:"):
+        return fnmatch.fnmatchcase(node.op_type, pattern[3:])
+    return fnmatch.fnmatchcase(name, pattern)
 
 
 def _constant_weight(node: ir.Node) -> bool:
@@ -127,19 +131,24 @@ def _settle_helpers(model: ir.Model, reasons: dict[ir.Node, str | None]) -> None
             for follower in activation_output(node.outputs[0])[0]:
                 if reasons[follower] is None:
                     reasons[follower] = "activation of a float layer"
-    changed = True
-    while changed:
-        changed = False
-        for node in model.graph:
-            if reasons[node] is None and node.op_type not in COMPUTE_OPS and not _touches_int8(node, reasons):
-                reasons[node] = "between float layers"
-                changed = True
+    reached = _reached(model, reasons)
+    for node in model.graph:
+        if reasons[node] is None and node.op_type not in COMPUTE_OPS and node not in reached:
+            reasons[node] = "between float layers"
 
 
-def _touches_int8(node: ir.Node, reasons: Mapping[ir.Node, str | None]) -> bool:
-    """Whether what the op reads is INT8 already, or all that read it are INT8."""
-    producers = [value.producer() for value in node.inputs if value is not None and value.const_value is None]
-    if any(producer is not None and reasons[producer] is None for producer in producers):
-        return True
-    readers = [user for value in node.outputs for user in users(value)]
-    return bool(readers) and all(reasons[user] is None for user in readers)
+def _reached(model: ir.Model, reasons: Mapping[ir.Node, str | None]) -> set[ir.Node]:
+    """Ops that an INT8 layer feeds, or whose every reader leads to an INT8 layer, through such ops alone."""
+    fed: set[ir.Node] = {
+        node for node in model.graph if node.op_type in COMPUTE_OPS and reasons[node] is None
+    }
+    wanted = set(fed)
+    for node in model.graph:
+        producers = [value.producer() for value in node.inputs if value is not None]
+        if reasons[node] is None and any(producer in fed for producer in producers if producer is not None):
+            fed.add(node)
+    for node in reversed(model.graph):
+        readers = [user for value in node.outputs for user in users(value)]
+        if reasons[node] is None and readers and all(user in wanted for user in readers):
+            wanted.add(node)
+    return fed | wanted

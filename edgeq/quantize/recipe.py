@@ -33,13 +33,14 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from edgeq.errors import RecipeError
 
@@ -152,8 +153,17 @@ class _Tail(_Section):
 
 
 class _Tune(_Section):
-    max_predicted_drop: float | Literal[False] = Field(default=0.5, ge=0)
+    max_predicted_drop: float | None = Field(default=0.5, ge=0, allow_inf_nan=False)
     max_float_share: float = Field(default=0.15, ge=0, le=1)
+
+    @field_validator("max_predicted_drop", mode="before")
+    @classmethod
+    def _false_means_none(cls, value: object) -> object:
+        if isinstance(value, bool):
+            if value:
+                raise ValueError("give a number of points, or false for no budget")
+            return None
+        return value
 
 
 class _Rule(_Section):
@@ -194,7 +204,6 @@ def parse_recipe(text: str, *, origin: str = "recipe") -> Recipe:
     except ValidationError as error:
         problems = "; ".join(_problem(item) for item in error.errors())
         raise RecipeError(f"{origin}: {problems}", fix="`edgeq quantize --help` names the keys") from error
-    drop = file.tune.max_predicted_drop
     return Recipe(
         range=file.activations.range,
         symmetric=file.activations.symmetric,
@@ -203,7 +212,7 @@ def parse_recipe(text: str, *, origin: str = "recipe") -> Recipe:
         depthwise_equalization=file.passes.depthwise_equalization,
         bias_correction=file.passes.bias_correction,
         float_heads=file.tail.float_heads,
-        max_predicted_drop=None if drop is False else float(drop),
+        max_predicted_drop=file.tune.max_predicted_drop,
         max_float_share=file.tune.max_float_share,
         rules=tuple(Rule(rule.match, rule.precision, rule.range) for rule in file.rules),
     )
@@ -219,5 +228,5 @@ def _boolean(value: bool) -> str:
 
 
 def _string(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
+    # JSON's escapes are TOML's too, but for DEL, which JSON leaves as it is.
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

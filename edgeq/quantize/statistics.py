@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +20,7 @@ from edgeq.types import Float32Array
 __all__ = ["ChannelStatistics", "Statistics", "TensorStatistics", "merge_statistics"]
 
 _SCHEMA = 1
+_DAMAGED = (OSError, ValueError, KeyError, TypeError, EOFError, NotImplementedError, BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,7 @@ class Statistics:
                     entry["name"]: _tensor(entry, arrays, n) for n, entry in enumerate(head["tensors"])
                 }
                 return cls(tensors, int(head["image_count"]))
-        except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+        except _DAMAGED as error:
             raise InputError(
                 f"not readable as calibration statistics: {error}", fix="calibrate again"
             ) from error

@@ -68,7 +68,7 @@ def _inside_fusion(value: ir.Value, scheme: Scheme, ops: Mapping[str, OpPlan]) -
 
 
 def _data_inputs(node: ir.Node) -> list[ir.Value]:
-    inputs = node.inputs[:1] if node.op_type in _DATA_INPUTS_ONLY_FIRST | COMPUTE_OPS else node.inputs
+    inputs = node.inputs[:1] if node.op_type in _DATA_INPUTS_ONLY_FIRST else node.inputs
     return [value for value in inputs if value is not None and value.const_value is None]
 
 

@@ -172,7 +172,8 @@ class _Attempts:
         """The first plan within the budget, else the first that is about as good as any."""
         steps = tuple(step for step, _ in self._tried)
         drops = [step.predicted_drop_points for step in steps]
-        good = max(self._recipe.max_predicted_drop or 0.0, min(drops) + _WORTH)
+        limit = self._recipe.max_predicted_drop or 0.0
+        good = limit if min(drops) <= limit else min(drops) + _WORTH
         chosen, kept = next(entry for entry, drop in zip(self._tried, drops, strict=True) if drop <= good)
         plan, qdq = self._corrected(kept, self._images)
         if self._predictor is None:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from edgeq.quantize.recipe import Granularity, RangeMethod
 from edgeq.types import Float32Array
 
-__all__ = ["QuantisedWeight", "quantize_bias", "quantize_weight"]
+__all__ = ["QuantisedWeight", "quantize_bias", "quantize_weight", "smallest_weight_scale"]
 
 _LIMIT = 127
 _SMALLEST_SCALE = 1e-8
@@ -30,7 +30,12 @@ class QuantisedWeight:
 
 
 def quantize_weight(
-    weight: npt.NDArray[Any], *, axis: int, granularity: Granularity, method: RangeMethod
+    weight: npt.NDArray[Any],
+    *,
+    axis: int,
+    granularity: Granularity,
+    method: RangeMethod,
+    smallest_scale: npt.NDArray[Any] | float = 0.0,
 ) -> QuantisedWeight:
     """Round a float weight to int8 in -127..127.
 
@@ -41,6 +46,7 @@ def quantize_weight(
         axis: the output channel axis.
         granularity: one scale per channel of that axis, or one in all.
         method: ``minmax`` or ``mse``.
+        smallest_scale: (output channels,) or one for all: what the bias needs to fit into int32.
     """
     rows = np.moveaxis(np.asarray(weight, np.float64), axis, 0).reshape(weight.shape[axis], -1)
     if granularity is Granularity.PER_TENSOR:
@@ -48,7 +54,8 @@ def quantize_weight(
     scale = np.maximum(np.abs(rows).max(axis=1) / _LIMIT, _SMALLEST_SCALE)
     if method is RangeMethod.MSE:
         scale = _least_error(rows, scale)
-    scale = scale.astype(np.float32)
+    floor = np.max(smallest_scale) if granularity is Granularity.PER_TENSOR else smallest_scale
+    scale = np.maximum(scale, floor).astype(np.float32)
     if granularity is Granularity.PER_TENSOR:
         divisor: npt.NDArray[Any] = scale.reshape(())
         scale = scale.reshape(())
@@ -61,11 +68,18 @@ def quantize_weight(
 def quantize_bias(bias: npt.NDArray[Any], scale: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
     """int32 bias with ``scale = input scale x weight scale``, (output channels,).
 
-    A channel whose weights are almost zero has a scale so small that its bias exceeds int32: it
-    saturates, which is still the nearest that the format can hold.
+    Values beyond int32 saturate; :func:`smallest_weight_scale` keeps that from happening.
     """
     quantised = np.rint(np.asarray(bias, np.float64) / np.asarray(scale, np.float64))
     return np.clip(quantised, -_INT32_LIMIT, _INT32_LIMIT).astype(np.int32)
+
+
+def smallest_weight_scale(bias: npt.NDArray[Any], input_scale: float) -> npt.NDArray[np.float64]:
+    """(output channels,) weight scales with which the bias fits into int32 with a bit to spare.
+
+    A pruned channel has zero weights and a bias that matters: its weights ask for no scale, its bias does.
+    """
+    return np.asarray(np.abs(np.asarray(bias, np.float64)) / (input_scale * 2.0**30))
 
 
 def _least_error(rows: npt.NDArray[np.float64], scale: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

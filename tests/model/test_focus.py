@@ -63,18 +63,8 @@ def test_every_order_of_the_four_is_exact(order):
     "opset",
     [
         11,
-        pytest.param(
-            13,
-            marks=pytest.mark.xfail(
-                strict=True, reason="fold_focus runs before shape inference: inner shapes are unknown"
-            ),
-        ),
-        pytest.param(
-            17,
-            marks=pytest.mark.xfail(
-                strict=True, reason="fold_focus runs before shape inference: inner shapes are unknown"
-            ),
-        ),
+        13,
+        17,
     ],
 )
 def test_whatever_the_opset(opset):
@@ -183,7 +173,6 @@ def test_a_concat_that_something_else_reads_stays_for_it():
         np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.xfail(strict=True, reason="fold_focus registers one name twice")
 def test_two_convolutions_on_one_focus_with_one_weight():
     net = Net(opset=11)
     x = focus(net)

@@ -181,10 +181,7 @@ def quantised(kind):
     [
         "static",
         "dynamic-conv",
-        pytest.param(
-            "dynamic-matmul",
-            marks=pytest.mark.xfail(strict=True, reason="_check_dtype knows no MatMulInteger"),
-        ),
+        "dynamic-matmul",
     ],
 )
 def test_quantised_models_are_refused(kind):
@@ -202,7 +199,6 @@ def test_operators_outside_the_standard_are_named(domain, op):
         normal(proto)
 
 
-@pytest.mark.xfail(strict=True, reason="_parity feeds float32 to any input")
 def test_a_float64_input_is_refused_in_words():
     net = Net(seed=1)
     net.inputs = [helper.make_tensor_value_info("images", TensorProto.DOUBLE, [1, 3, 32, 32])]
@@ -232,7 +228,6 @@ def test_a_graph_that_computes_something_else_is_never_returned(monkeypatch, fac
         normal(silu_net())
 
 
-@pytest.mark.xfail(strict=True, reason="_parity: max(0, nan) is 0")
 def test_a_graph_that_computes_nan_is_never_returned(monkeypatch):
     monkeypatch.setattr(normalize, "_fold", damaged(lambda w: np.full_like(w, np.nan)))
     with pytest.raises(ModelError):

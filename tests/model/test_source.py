@@ -149,7 +149,6 @@ def test_a_dynamic_size_that_is_given(save):
     assert model.input.shape == (1, 3, 32, 32)
 
 
-@pytest.mark.xfail(strict=True, reason="normalise: ONNX Runtime's own exception at the first run")
 def test_a_size_that_the_graph_does_not_take(save):
     """The reshapes inside are made for 32 x 32."""
     error = refused(save(dynamic()), InputError, overrides=SpecOverrides(size=(64, 64)))

@@ -117,7 +117,6 @@ def test_a_chain_of_depthwise_convolutions_stays_exact():
     assert_exact(model, after)
 
 
-@pytest.mark.xfail(strict=True, reason="equalize: factors per input channel applied to more output channels")
 def test_a_channel_multiplier_is_scaled_right_or_left_alone():
     net = Net(seed=1)
     x = net.relu(uneven(net))
@@ -143,12 +142,7 @@ def test_a_tensor_with_another_reader_is_left_alone(where, activation):
     "where",
     [
         "activation",
-        pytest.param(
-            "convolution",
-            marks=pytest.mark.xfail(
-                strict=True, reason="equalize scales a convolution whose output is the model's"
-            ),
-        ),
+        "convolution",
     ],
 )
 @pytest.mark.parametrize("activation", ["Relu", "silu"])

@@ -98,7 +98,6 @@ def test_nothing_is_rounded_between_float_layers():
     assert got["residual"] == "between float layers"
 
 
-@pytest.mark.xfail(strict=True, reason="_settle_helpers: a chain of helpers justifies itself")
 def test_helpers_do_not_keep_each_other_in_int8_between_float_layers():
     model = normalised(NETS["concat"]())
     got = reasons(model, kept_float=dict.fromkeys(("small", "large", "after"), "kept"))
@@ -141,9 +140,6 @@ def test_rules_merge_field_by_field():
     assert merged["head"].precision is None
 
 
-@pytest.mark.xfail(
-    strict=True, reason="matching_rules keeps the pattern of the last rule, not of the deciding one"
-)
 def test_the_reason_names_the_rule_that_decided():
     model = normalised(silu_net())
     rules = (Rule("stem", Precision.FLOAT), Rule("op:Conv", range=RangeMethod.MINMAX))
@@ -179,7 +175,6 @@ def test_a_rule_that_matches_nothing_is_an_error_even_far_from_any_name():
         matching_rules(normalised(silu_net()), [Rule("zzzzzz", Precision.FLOAT)])
 
 
-@pytest.mark.xfail(strict=True, reason="precision._matches: fnmatch takes [0] for a character class")
 def test_a_name_with_brackets_matches_itself():
     """Exporters write names like ``layers[0].conv``; only * and ? are wild."""
     net = Net()

@@ -114,7 +114,6 @@ def test_a_file_gives_back_what_was_written(observed, compress):
     assert back.to_bytes(compress=compress) == data
 
 
-@pytest.mark.xfail(strict=True, reason="Statistics.from_bytes lets zipfile.BadZipFile and zlib.error through")
 @pytest.mark.parametrize("compress", [True, False])
 def test_truncated_files_are_refused(observed, compress):
     data = observed[3].to_bytes(compress=compress)
@@ -123,7 +122,6 @@ def test_truncated_files_are_refused(observed, compress):
             Statistics.from_bytes(data[:size])
 
 
-@pytest.mark.xfail(strict=True, reason="Statistics.from_bytes lets zipfile.BadZipFile and zlib.error through")
 @pytest.mark.parametrize("compress", [True, False])
 def test_damaged_files_are_refused_or_harmless(observed, compress):
     data = observed[3].to_bytes(compress=compress)
@@ -146,12 +144,7 @@ def test_damaged_files_are_refused_or_harmless(observed, compress):
         b"",
         b"not statistics",
         b"\x93NUMPY",
-        pytest.param(
-            b"PK\x03\x04",
-            marks=pytest.mark.xfail(
-                strict=True, reason="Statistics.from_bytes lets zipfile.BadZipFile and zlib.error through"
-            ),
-        ),
+        b"PK\x03\x04",
     ],
 )
 def test_other_files_are_refused(data):
@@ -183,9 +176,6 @@ def test_nan_and_infinity_name_the_tensor(value):
         Observer(model).observe([picture])
 
 
-@pytest.mark.xfail(
-    strict=True, reason="Histogram.of: the ends of narrow bins coincide once OpenCV rounds them to float32"
-)
 def test_a_constant_image_is_observed():
     """A black, white or grey frame is a normal thing in a calibration set."""
     model = normalised(concat_net())

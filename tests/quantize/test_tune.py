@@ -100,9 +100,6 @@ def test_it_stops_at_the_budget_and_takes_that_step():
     assert kept == set(got.chosen.kept_float)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="_Attempts.best: max(budget, least + worth) accepts a plan over the budget"
-)
 def test_a_step_within_the_budget_goes_before_a_smaller_one_just_over_it():
     _, got, _ = tuned(Stub(0.54, 0.5))
     assert got.chosen is got.steps[1]

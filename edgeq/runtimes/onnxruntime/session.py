@@ -23,6 +23,9 @@ __all__ = [
 ]
 
 PROVIDER = "CPUExecutionProvider"
+KEEP_FLOAT = ("optimization.disable_specified_optimizers", "WeightBiasQuantization")
+"""Session entry. That pass makes a float Conv + Relu between INT8 tensors integer, with one weight scale for
+all channels, which is what the plan kept it in float to avoid."""
 _FATAL_ONLY = 4
 _DTYPES = {"float": "float32", "double": "float64"}
 """ONNX Runtime's names where they are not numpy's."""
@@ -100,7 +103,7 @@ def open_session(artifact: Path, options: SessionOptions) -> OnnxRuntimeSession:
         "provider": ", ".join(native.get_providers()),
         "threads": str(options.threads),
         "float_precision": "float32",
-        "graph_optimization": "all",
+        "graph_optimization": "all but WeightBiasQuantization",
     }
     return OnnxRuntimeSession(native, details)
 
@@ -113,6 +116,7 @@ def session_options(options: SessionOptions) -> Any:
     chosen.inter_op_num_threads = 1
     chosen.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     chosen.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    chosen.add_session_config_entry(*KEEP_FLOAT)
     # Its own lines on stderr would be said again by the exception.
     chosen.log_severity_level = _FATAL_ONLY
     return chosen
