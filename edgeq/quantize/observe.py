@@ -156,7 +156,7 @@ class _Recorder:
             low, high = float(lows.min()), float(highs.max())
             if np.isfinite(low) and np.isfinite(high):
                 self._channels = self._channels or _ChannelRecorder(len(lows))
-                self._channels.add(rows, lows, highs)
+                self._channels.add(lows, highs)
         else:
             low, high = float(values.min()), float(values.max())
         if not (np.isfinite(low) and np.isfinite(high)):
@@ -186,14 +186,13 @@ class _ChannelRecorder:
     def __init__(self, channels: int) -> None:
         self._low = np.full(channels, np.inf, np.float32)
         self._high = np.full(channels, -np.inf, np.float32)
-        self._sums = np.zeros((4, channels))
+        self._sums = np.zeros((2, channels))
         self._count = 0
 
-    def add(self, rows: Float32Array, lows: Float32Array, highs: Float32Array) -> None:
+    def add(self, lows: Float32Array, highs: Float32Array) -> None:
         np.minimum(self._low, lows, out=self._low)
         np.maximum(self._high, highs, out=self._high)
-        power = np.einsum("ij,ij->i", rows, rows) / rows.shape[1]
-        self._sums += np.stack([lows, highs, rows.mean(axis=1), power])
+        self._sums += np.stack([lows, highs])
         self._count += 1
 
     def build(self) -> ChannelStatistics:

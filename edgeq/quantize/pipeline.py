@@ -37,8 +37,8 @@ Progress = Callable[[str, int, int], None]
 _CHUNK_IMAGES = 32
 """Statistics are kept after every so many images, so that an interrupted run goes on from there."""
 _RANGE_IMAGES = 6
-_ERROR_IMAGES = 24
-_PREDICTION_IMAGES = 32
+_ERROR_IMAGES = 16
+_PREDICTION_IMAGES = 24
 
 
 @dataclass(frozen=True)

@@ -32,10 +32,6 @@ class ChannelStatistics:
     mean_low: Float32Array
     """Mean over images of the per-image minimum."""
     mean_high: Float32Array
-    mean: Float32Array
-    """Mean over images and positions."""
-    power: Float32Array
-    """Mean square over images and positions."""
 
 
 @dataclass(frozen=True)
@@ -143,8 +139,6 @@ def _merge_channels(
         high=np.max([part.high for part in parts], axis=0),
         mean_low=mean("mean_low"),
         mean_high=mean("mean_high"),
-        mean=mean("mean"),
-        power=mean("power"),
     )
 
 

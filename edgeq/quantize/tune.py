@@ -20,7 +20,7 @@ from edgeq.types import Float32Array
 
 __all__ = ["Tuned", "TuningStep", "tune"]
 
-_NOISIEST, _FIRST_LAYERS = 6, 3
+_NOISIEST, _FIRST_LAYERS = 5, 2
 """So many layers are tried in float one by one."""
 _RANKING_IMAGES = 4
 _DRAFT_IMAGES = 8
@@ -82,7 +82,7 @@ def tune(
     """
     layers = {node_name(node): node for node in model.graph if _is_layer(node)}
     attempts = _Attempts(model, recipe, make_plan, images, predictor)
-    errors = attempts.own_errors()
+    errors = attempts.own_errors
     limit = recipe.max_predicted_drop
     if attempts.add({}, 0.0, ()) <= (limit or 0.0) or predictor is None or limit is None:
         return attempts.best(errors)
@@ -151,9 +151,9 @@ class _Attempts:
         self._draft = images[:: max(1, len(images) // _DRAFT_IMAGES)]
         self._tried: list[tuple[TuningStep, Mapping[str, str]]] = []
 
-    def own_errors(self) -> dict[str, LayerError]:
+        first = insert_qdq(model, make_plan({}, {}))
+        self.own_errors: Mapping[str, LayerError] = layer_errors(model, first, self._draft)
         """Each layer's own error where nothing is kept in float for accuracy."""
-        return layer_errors(self._model, insert_qdq(self._model, self._make_plan({}, {})), self._draft)
 
     def knows(self, layers: tuple[str, ...]) -> bool:
         """Whether exactly these layers were tried in float."""
@@ -187,7 +187,8 @@ class _Attempts:
         if not self._recipe.bias_correction:
             return plan, qdq
         # Layers behind float ones get exact inputs, so the errors are those of this plan, not of the first.
-        errors = layer_errors(self._model, qdq, images)
+        known = not kept and images is self._draft
+        errors = self.own_errors if known else layer_errors(self._model, qdq, images)
         plan = self._make_plan(kept, {name: -error.mean_error for name, error in errors.items()})
         return plan, insert_qdq(self._model, plan)
 
