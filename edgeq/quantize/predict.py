@@ -26,8 +26,8 @@ __all__ = ["DropPredictor"]
 _CONFIDENT = 0.25
 _LINEAR, _QUADRATIC = 0.02, 0.0022
 """drop = 0.02 d + 0.0022 d^2 with d = 100 - AP 50-95 against the float model's detections. Fitted on 19
-INT8 variants of YOLOX-Nano, YOLOv5n, YOLOv8n and YOLO11n with drops of 0 to 11 points on COCO images. Below
-2 points it is off by 0.3 usually and by up to 1, mostly to the cautious side; it ranks, it does not measure."""
+INT8 variants of YOLOX-Nano, YOLOv5n, YOLOv8n and YOLO11n with drops of 0 to 11 points on COCO images.
+Below 2 points it is off by 0.3 usually, by up to 1 at worst; it ranks, it does not measure."""
 _APART_PX = 8192
 _CLASS_SHARE = 0.25
 """Of the images where the top class changes: about as many change to right as to wrong, one in two was

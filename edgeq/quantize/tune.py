@@ -20,7 +20,7 @@ from edgeq.types import Float32Array
 
 __all__ = ["Tuned", "TuningStep", "tune"]
 
-_NOISIEST, _FIRST_LAYERS = 5, 2
+_NOISIEST, _FIRST_LAYERS = 6, 3
 """So many layers are tried in float one by one."""
 _RANKING_IMAGES = 4
 _DRAFT_IMAGES = 8
