@@ -1,0 +1,174 @@
+"""Six models through `edgeq quantize`, `evaluate` and `bench` on ONNX Runtime with default settings.
+
+One row per model; rows that the result file holds already are kept unless --again is given.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import common
+from common import FailedError
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model of the shared data and how it is told to edgeq."""
+
+    source: str
+    calib: str = common.COCO
+    labels: str = common.COCO_LABELS
+    quantize_flags: tuple[str, ...] = ()
+    evaluates: bool = False
+    """`quantize` itself evaluates on the images that are left over; its cost includes that."""
+
+
+MODELS = {
+    "yolox-nano-416": Model(common.YOLOX_NANO),
+    "yolov5n-416": Model("models/yolov5n_coco_fp32_416.onnx"),
+    "yolov5n-640": Model("models/yolov5n_coco_fp32_640.onnx"),
+    "yolov8n-640": Model("models/yolov8n_coco.pt"),
+    "yolo11n-640": Model("models/yolo11n_coco.pt"),
+    "efficientnet-lite0-224": Model(
+        "models/efficientnet_lite0_imagenet_fp32_224.onnx",
+        common.IMAGENET,
+        common.IMAGENET,
+        ("--calib-images", "64", "--preset", "tf-lite"),
+        evaluates=True,
+    ),
+}
+
+
+def main() -> int:
+    parser = common.arguments(__doc__, "onnxruntime_models")
+    parser.add_argument("--models", help=f"some of {', '.join(MODELS)}, with commas between")
+    parser.add_argument("--again", action="store_true", help="measure also what the result file holds")
+    parser.add_argument("--duration", default="20s", help="of each bench")
+    given = parser.parse_args()
+    names = given.models.split(",") if given.models else list(MODELS)
+    unknown = [name for name in names if name not in MODELS]
+    if unknown:
+        parser.error(f"unknown: {', '.join(unknown)}; there are {', '.join(MODELS)}")
+    rows = _earlier(given.out)
+    failed = False
+    for name in names:
+        if name in rows and not given.again:
+            continue
+        try:
+            rows[name] = _row(name, MODELS[name], given.data, given.duration)
+        except FailedError as error:
+            failed = True
+            print(f"{name}: {error}", file=sys.stderr)
+            continue
+        common.write(given.out, {"rows": [rows[key] for key in MODELS if key in rows]})
+    for row in (rows[key] for key in MODELS if key in rows):
+        print(_line(row))
+    return 1 if failed else 0
+
+
+def _earlier(path: Path) -> dict[str, dict[str, Any]]:
+    if not path.is_file():
+        return {}
+    return {row["name"]: row for row in json.loads(path.read_text(encoding="utf-8"))["rows"]}
+
+
+def _row(name: str, model: Model, data: Path, duration: str) -> dict[str, Any]:
+    """Quantise, evaluate and bench one model."""
+    start = common.conditions()
+    source, calib, labels = data / model.source, data / model.calib, data / model.labels
+    flags = [*model.quantize_flags, *(["--eval", str(labels)] if model.evaluates else [])]
+    with tempfile.TemporaryDirectory() as folder:
+        bundle = Path(folder) / "bundle"
+        made = common.edgeq(
+            "quantize", source, "--target", common.TARGET, "--calib", calib, "-o", bundle, *flags
+        )
+        accuracy = common.edgeq("evaluate", bundle, "--data", labels).json()
+        # The file as the user has it; a checkpoint has no ONNX form but the one that edgeq exports.
+        against = ["--against", str(source)] if source.suffix == ".onnx" else []
+        before = common.conditions()["load_average"]
+        latency = common.edgeq("bench", bundle, *against, "--duration", duration).json()
+        quantization = common.report(bundle, "quantization")
+        int8, every = common.convolutions(bundle)
+    return {
+        "name": name,
+        "source": source.name,
+        **start,
+        **_accuracy(accuracy),
+        "int8_conv_count": int8,
+        "conv_count": every,
+        "latency": {
+            "load_average": before,
+            "baseline": "source" if against else "export",
+            **_latency(latency),
+        },
+        "quantize": {
+            **made.cost(),
+            "includes_evaluation": model.evaluates,
+            "calibration_image_count": quantization["image_count"],
+            "timings_s": quantization["timings_s"],
+            "predicted_drop_points": quantization["predicted_drop_points"],
+            "tuning": quantization["tuning"],
+        },
+    }
+
+
+def _accuracy(report: dict[str, Any]) -> dict[str, Any]:
+    reference, int8 = report["models"]
+    metric = report["drop"]["metric"]
+    return {
+        "metric": metric,
+        "image_count": report["image_count"],
+        "post_process": report["post_process"],
+        "float_metric": reference[metric],
+        "int8_metric": int8[metric],
+        "drop_points": report["drop"]["drop_points"],
+        "drop_interval_points": report["drop"]["drop_interval_points"],
+        "agreement": report["agreement"],
+        "float_size_mb": reference["size_mb"],
+        "int8_size_mb": int8["size_mb"],
+    }
+
+
+def _latency(report: dict[str, Any]) -> dict[str, Any]:
+    """What the interleaved loop says of both, raw samples left out."""
+    by_name = {entry["name"]: entry for entry in report["contestants"]}
+    int8 = by_name.pop(report["judged"])
+    (reference,) = by_name.values()
+    ratio = next(entry for entry in report["speedups"] if entry["name"] == report["judged"])
+    return {
+        "threads": report["settings"]["threads"],
+        "runs": int8["runs"],
+        "float_p50_ms": reference["p50_ms"],
+        "int8_p50_ms": int8["p50_ms"],
+        "int8_p50_interval_ms": int8["p50_interval_ms"],
+        "cpu_ratio": ratio["cpu"]["value"],
+        "cpu_ratio_interval": ratio["cpu"]["interval"],
+        "wall_ratio": ratio["wall"]["value"],
+        "float_peak_memory_mb": reference["peak_memory_mb"],
+        "int8_peak_memory_mb": int8["peak_memory_mb"],
+        "other_processes_cores": report["health"]["others_cores"],
+        "findings": [finding["kind"] for finding in report["findings"]],
+    }
+
+
+def _line(row: dict[str, Any]) -> str:
+    low, high = row["drop_interval_points"]
+    latency, cost = row["latency"], row["quantize"]
+    return (
+        f"{row['name']:22} {row['metric']} {row['float_metric']:.4f} -> {row['int8_metric']:.4f}, "
+        f"drop {row['drop_points']:5.2f} [{low:.2f}, {high:.2f}]; "
+        f"{row['float_size_mb']:.2f} -> {row['int8_size_mb']:.2f} MB; "
+        f"p50 {latency['float_p50_ms']:.1f} -> {latency['int8_p50_ms']:.1f} ms, "
+        f"CPU {latency['cpu_ratio']:.2f}x of {latency['baseline']}; "
+        f"INT8 {row['int8_conv_count']}/{row['conv_count']} conv; "
+        f"quantise {cost['wall_s']:.0f} s, {cost['peak_rss_mb']:.0f} MB"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
