@@ -36,7 +36,9 @@ def export_onnx(checkpoint: Path, folder: Path, *, size: tuple[int, int] | None)
     os.environ.setdefault("YOLO_AUTOINSTALL", "false")
     os.environ.setdefault("YOLO_OFFLINE", "true")
     try:
-        from ultralytics import YOLO
+        # Its log goes to the stdout of this moment, and stdout belongs to edgeq's result.
+        with contextlib.redirect_stdout(sys.stderr):
+            from ultralytics import YOLO
     except ImportError as error:
         raise UnavailableError(
             f"{checkpoint.name} is an Ultralytics checkpoint and the `yolo` extra is missing ({error})",
@@ -46,7 +48,6 @@ def export_onnx(checkpoint: Path, folder: Path, *, size: tuple[int, int] | None)
     local = folder / checkpoint.name
     shutil.copyfile(checkpoint, local)
     options = {} if size is None else {"imgsz": list(size)}
-    # Ultralytics prints to stdout, which belongs to edgeq's result.
     with contextlib.redirect_stdout(sys.stderr):
         try:
             exported = YOLO(str(local)).export(

@@ -55,9 +55,8 @@ class LocalModel:
         self._dtype = np.dtype(dtype)
         self._session: ort.InferenceSession | None = None
         if self._region is not None:
-            # One thread: many of these run side by side.
             small = _small_model(model, tensor, self._region, dtype)
-            self._session = cpu_session(small, threads=1, keep_memory=False)
+            self._session = cpu_session(small, keep_memory=False)
 
     @property
     def needed(self) -> tuple[str, ...]:

@@ -1,13 +1,12 @@
 """Calibration: run the float model over images once and record what every tensor held.
 
-The inference of one image overlaps with the recording of the one before, and nothing is kept of an
-image but its extremes, so memory grows with (tensors x bins) and not with the number of images.
+Nothing is kept of an image but its extremes, so memory grows with (tensors x bins) and not with the
+number of images.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +21,7 @@ from edgeq.types import Float32Array
 
 __all__ = ["KNOWN_RANGES", "MOVES_DATA", "Observer", "observed_values", "session_with_outputs"]
 
-_SUBSET = 1 << 14
+_SUBSET = 1 << 13
 """About so many values per tensor and image go into the histogram; the extremes use them all."""
 
 KNOWN_RANGES = {"Sigmoid": (0.0, 1.0), "HardSigmoid": (0.0, 1.0), "Softmax": (0.0, 1.0)}
@@ -56,7 +55,7 @@ def observed_values(model: ir.Model) -> list[ir.Value]:
 
 
 class Observer:
-    """Runs one float model over images and records; may be used for several lists of images."""
+    """Runs one float model over images and records; several threads may use it, each for its own images."""
 
     def __init__(self, model: ir.Model) -> None:
         """Load the model with all its tensors as outputs.
@@ -83,19 +82,12 @@ class Observer:
         """
         recorders = {name: _Recorder(name) for name in [self._input, *self._names]}
         count = 0
-        with ThreadPoolExecutor(max_workers=1) as pool:
-            pending: Future[None] | None = None
-            for tensor in tensors:
-                outputs = self._session.run(self._names, {self._input: tensor})
-                if pending is not None:
-                    pending.result()
-                values = dict(zip(self._names, outputs, strict=True))
-                pending = pool.submit(_record, recorders, values, self._input, tensor)
-                count += 1
-                if progress is not None:
-                    progress(count)
-            if pending is not None:
-                pending.result()
+        for tensor in tensors:
+            outputs = self._session.run(self._names, {self._input: tensor})
+            _record(recorders, dict(zip(self._names, outputs, strict=True)), self._input, tensor)
+            count += 1
+            if progress is not None:
+                progress(count)
         if count == 0:
             raise CalibrationError(
                 "there is no image to calibrate on", fix="give a folder or data set with images"
@@ -119,7 +111,7 @@ def session_with_outputs(
     for name in wanted:
         if name not in existing:
             proto.graph.output.add(name=name)
-    session = cpu_session(proto.SerializeToString())
+    session = cpu_session(proto.SerializeToString(), blocked=False)
     return session, session.get_inputs()[0].name, wanted
 
 

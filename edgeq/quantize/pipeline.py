@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from edgeq.quantize.cache import StatisticsCache, default_cache_folder
 from edgeq.quantize.equalize import equalize_depthwise
 from edgeq.quantize.insert import model_bytes
 from edgeq.quantize.observe import Observer
+from edgeq.quantize.ort import in_parallel
 from edgeq.quantize.plan import Plan, TensorPlan
 from edgeq.quantize.planner import build_plan
 from edgeq.quantize.predict import DropPredictor
@@ -34,7 +36,7 @@ __all__ = ["CalibrationSet", "LayerReport", "Quantized", "default_cache_folder",
 
 Progress = Callable[[str, int, int], None]
 
-_CHUNK_IMAGES = 32
+_CHUNK_IMAGES = 16
 """Statistics are kept after every so many images, so that an interrupted run goes on from there."""
 _RANGE_IMAGES = 6
 _ERROR_IMAGES = 16
@@ -186,16 +188,20 @@ def _statistics(
         return whole, True
     observer = Observer(ir.serde.deserialize_model(onnx.load_from_string(model.onnx_bytes)))
     total = len(calibration.samples)
-    pieces: list[Statistics] = []
-    for start in range(0, max(total, 1), _CHUNK_IMAGES):
+    done = _Counter(lambda count: report("calibrate", count, total))
+
+    def piece(start: int) -> Statistics:
         chunk = slice(start, start + _CHUNK_IMAGES)
-        piece = cache.load(digests[chunk])
-        if piece is None:
-            tensors = (tensor for _, tensor, _ in iter_tensors(calibration.samples[chunk], model.input))
-            piece = observer.observe(tensors, progress=_shifted(report, start, total))
-            cache.store(digests[chunk], piece, compress=False)
-        pieces.append(piece)
-        report("calibrate", min(start + _CHUNK_IMAGES, total), total)
+        known = cache.load(digests[chunk])
+        if known is not None:
+            done.add(len(digests[chunk]))
+            return known
+        tensors = (tensor for _, tensor, _ in iter_tensors(calibration.samples[chunk], model.input))
+        observed = observer.observe(tensors, progress=lambda _: done.add(1))
+        cache.store(digests[chunk], observed, compress=False)
+        return observed
+
+    pieces = list(in_parallel(piece, range(0, max(total, 1), _CHUNK_IMAGES)))
     statistics = merge_statistics(pieces)
     cache.store(digests, statistics)
     for start in range(0, total, _CHUNK_IMAGES):
@@ -204,8 +210,16 @@ def _statistics(
     return statistics, False
 
 
-def _shifted(report: Progress, first: int, total: int) -> Callable[[int], None]:
-    return lambda done: report("calibrate", first + done, total)
+class _Counter:
+    """Counts from several threads."""
+
+    def __init__(self, report: Callable[[int], None]) -> None:
+        self._report, self._count, self._lock = report, 0, threading.Lock()
+
+    def add(self, count: int) -> None:
+        with self._lock:
+            self._count += count
+            self._report(self._count)
 
 
 def _tensors(model: FloatModel, calibration: CalibrationSet, count: int) -> list[Float32Array]:

@@ -11,14 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnxruntime as ort
 
 from edgeq.evaluate.matching import match_images
 from edgeq.evaluate.precision import mean_average_precision
 from edgeq.model.decode import decode_classes, decode_detections
-from edgeq.quantize.ort import cpu_session
+from edgeq.quantize.ort import cpu_session, in_parallel
 from edgeq.types import Detections, DetectionTruth, Float32Array, HeadSpec, InputSpec, PostProcess, Task
 
 __all__ = ["DropPredictor"]
@@ -79,20 +81,22 @@ class DropPredictor:
 
     def _answers(self, session: ort.InferenceSession) -> _Answers:
         name = session.get_inputs()[0].name
-        detections: list[Detections] = []
-        classes: list[int] = []
+        wanted = [self._head.output]
+
+        def outputs(image: Float32Array) -> dict[str, npt.NDArray[Any]]:
+            return {self._head.output: session.run(wanted, {name: image})[0]}
+
+        raw = in_parallel(outputs, self._images)
+        if self._head.task is Task.CLASSIFY:
+            return _Answers((), tuple(int(np.argmax(decode_classes(o, head=self._head))) for o in raw))
         post = PostProcess(confidence=0.01, max_detections=100)
-        for image in self._images:
-            outputs = {self._head.output: session.run([self._head.output], {name: image})[0]}
-            if self._head.task is Task.CLASSIFY:
-                classes.append(int(np.argmax(decode_classes(outputs, head=self._head))))
-                continue
-            detections.append(
-                decode_detections(
-                    outputs, head=self._head, spec=self._spec, geometry=_InputPixels(), post=post
-                )
-            )
-        return _Answers(tuple(detections), tuple(classes))
+        return _Answers(
+            tuple(
+                decode_detections(o, head=self._head, spec=self._spec, geometry=_InputPixels(), post=post)
+                for o in raw
+            ),
+            (),
+        )
 
 
 def _pooled(found: Detections) -> Detections:

@@ -11,6 +11,7 @@ from edgeq.quantize.graph import head_nodes, tail_nodes
 from edgeq.quantize.insert import insert_qdq
 from edgeq.quantize.local_error import noise_to_signal
 from edgeq.quantize.observe import session_with_outputs
+from edgeq.quantize.ort import in_parallel
 from edgeq.quantize.plan import Plan
 from edgeq.types import Float32Array
 
@@ -42,7 +43,7 @@ class OutputNoise:
 
     def _outputs(self, model: ir.Model) -> list[list[Float32Array]]:
         session, input_name, names = session_with_outputs(model, self._names)
-        return [session.run(names, {input_name: image}) for image in self._images]
+        return list(in_parallel(lambda image: session.run(names, {input_name: image}), self._images))
 
 
 def rank_groups(

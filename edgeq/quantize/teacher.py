@@ -19,7 +19,7 @@ from edgeq.quantize.graph import COMPUTE_OPS, constant_array, node_name
 from edgeq.quantize.insert import model_bytes
 from edgeq.quantize.local_error import noise_to_signal
 from edgeq.quantize.observe import session_with_outputs
-from edgeq.quantize.ort import cpu_session
+from edgeq.quantize.ort import cpu_session, in_parallel
 from edgeq.types import Float32Array
 
 __all__ = ["LayerError", "layer_errors"]
@@ -57,17 +57,24 @@ def layer_errors(
     exact_session, input_name, names = session_with_outputs(model, layers.values())
     forced = _forced_session(qdq, set(layers.values()))
     wanted = {entry.name for entry in forced.get_inputs()}
-    noise = dict.fromkeys(layers, 0.0)
-    means: dict[str, Float32Array] = {}
-    for done, image in enumerate(images, start=1):
+
+    def measure(image: Float32Array) -> dict[str, tuple[float, Float32Array]]:
         exact = dict(zip(names, exact_session.run(names, {input_name: image}), strict=True))
         feed = {f"{name}{_EXACT}": value for name, value in exact.items() if f"{name}{_EXACT}" in wanted}
         if input_name in wanted:
             feed[input_name] = image
         rounded = dict(zip(names, forced.run(names, feed), strict=True))
-        for node, output in layers.items():
-            noise[node] += noise_to_signal(exact[output], rounded[output])
-            means[node] = means.get(node, np.float32(0)) + _channel_mean(rounded[output] - exact[output])
+        return {
+            node: (noise_to_signal(exact[out], rounded[out]), _channel_mean(rounded[out] - exact[out]))
+            for node, out in layers.items()
+        }
+
+    noise = dict.fromkeys(layers, 0.0)
+    means: dict[str, Float32Array] = {}
+    for done, measured in enumerate(in_parallel(measure, images), start=1):
+        for node, (ratio, mean) in measured.items():
+            noise[node] += ratio
+            means[node] = means.get(node, np.float32(0)) + mean
         if progress is not None:
             progress(done, len(images))
     count = max(len(images), 1)
