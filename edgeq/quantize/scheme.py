@@ -35,6 +35,8 @@ class Scheme:
     """Ops whose output takes its first input's scale and zero point: they only move or select values."""
     fused_activations: frozenset[str] = frozenset()
     """Activations that the runtime folds into the convolution before them: no grid in between."""
+    float_output_ops: frozenset[str] = frozenset()
+    """Ops whose integer kernel can give float: as prediction layers they are INT8 and round no score."""
     weight_dtype: IntegerType = IntegerType.INT8
     fixed_outputs: Mapping[str, Affine] = field(default_factory=dict)
     """Op type -> the grid that its output always has."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import onnx_ir as ir
 
-from edgeq.quantize.graph import COMPUTE_OPS, node_name, users
+from edgeq.quantize.graph import COMPUTE_OPS, head_nodes, node_name, tail_nodes, users
 from edgeq.quantize.plan import OpPlan
 from edgeq.quantize.recipe import Precision
 from edgeq.quantize.scheme import Placement, Scheme
@@ -30,7 +30,11 @@ def quantised_values(model: ir.Model, scheme: Scheme, ops: Mapping[str, OpPlan])
             wanted.update(dict.fromkeys(_data_inputs(node)))
         if every:
             wanted.update(dict.fromkeys(node.outputs))
-    wanted = {value: None for value in wanted if not _inside_fusion(value, scheme, ops)}
+    heads = head_nodes(model.graph, tail_nodes(model.graph))
+    exact = {node.outputs[0] for node in heads if node.op_type in scheme.float_output_ops}
+    wanted = {
+        value: None for value in wanted if value not in exact and not _inside_fusion(value, scheme, ops)
+    }
     order = {value: index for index, value in enumerate(_all_values(model))}
     return sorted(wanted, key=order.__getitem__)
 

@@ -470,3 +470,14 @@ def test_corrections_of_float_layers_are_left_out_of_the_plan():
         kept_float={"stem": "noisy"}, bias_shifts=shifts,
     )  # fmt: skip
     assert set(plan.bias_shifts) == {"depthwise"}
+
+
+def test_a_classifier_computes_in_int8_and_gives_its_scores_in_float():
+    """No rounding of the logits: QGemm without an output scale."""
+    model = normalised(classifier_net())
+    plan, qdq = quantise(model, replace(PLAIN, float_heads=True))
+    last = list(plan.ops.values())[-1]
+    assert (last.op_type, last.precision) == ("Gemm", Precision.INT8)
+    assert model.graph.outputs[0].name not in plan.tensors
+    counts = op_counts(optimised(model_bytes(qdq)))
+    assert (counts["QGemm"], counts["Gemm"]) == (1, 0)

@@ -57,7 +57,8 @@ def test_every_convolution_is_int8_but_those_that_predict(name):
     floats = {
         n for n, why in got.items() if why != "INT8" and model_node(model, n).op_type in ("Conv", "Gemm")
     }
-    predicting = {"classifier": {"classifier"}, "yolov8": {"box.1", "cls.1", "dfl.conv"}}
+    # ONNX Runtime's integer Gemm gives its scores in float.
+    predicting = {"classifier": set(), "yolov8": {"box.1", "cls.1", "dfl.conv"}}
     predicting["yolox"] = {"reg", "obj", "cls"}
     assert floats == predicting.get(name, {"head"})
     for layer in floats - {"dfl.conv"}:

@@ -51,5 +51,7 @@ def scheme(activation_dtype: IntegerType) -> Scheme:
         shared_scale_ops=_SHARED,
         # The transformers ReluQuantFusion and ClipQuantFusion drop them in front of a QuantizeLinear.
         fused_activations=frozenset({"Relu", "Clip"}),
+        # QGemm without an output scale; there is no such convolution.
+        float_output_ops=frozenset({"Gemm"}),
         fixed_outputs={"Sigmoid": Affine(1 / 256, low, activation_dtype)},
     )
