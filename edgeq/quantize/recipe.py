@@ -19,7 +19,7 @@
     float_heads = true             # prediction convolutions in float; the decode behind them always is
 
     [tune]
-    max_predicted_drop = 0.5       # points; worst blocks go to float until this is met
+    max_predicted_drop = 0.2       # points; worst blocks go to float until this is met
     max_float_share = 0.15         # of the multiplications
 
     [[rules]]                      # in order; a later one wins
@@ -101,7 +101,7 @@ class Recipe:
     depthwise_equalization: bool = False
     bias_correction: bool = True
     float_heads: bool = True
-    max_predicted_drop: float | None = 0.5
+    max_predicted_drop: float | None = 0.2
     """Points; None: no block is kept in float for accuracy's sake."""
     max_float_share: float = 0.15
     rules: tuple[Rule, ...] = ()
@@ -153,7 +153,7 @@ class _Tail(_Section):
 
 
 class _Tune(_Section):
-    max_predicted_drop: float | None = Field(default=0.5, ge=0, allow_inf_nan=False)
+    max_predicted_drop: float | None = Field(default=0.2, ge=0, allow_inf_nan=False)
     max_float_share: float = Field(default=0.15, ge=0, le=1)
 
     @field_validator("max_predicted_drop", mode="before")
