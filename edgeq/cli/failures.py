@@ -18,7 +18,6 @@ __all__ = ["Failure", "failure_of", "report"]
 USAGE_ERROR = typer.BadParameter.__mro__[1]
 """typer's UsageError, which older versions take from click and newer ones bring along."""
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_ISSUES = "https://github.com/edgeq/edgeq/issues"
 _INTERNAL, _USAGE, _INTERRUPTED = 1, 2, 130
 
 
@@ -55,7 +54,7 @@ def failure_of(error: BaseException) -> Failure:
         )
     return Failure(
         f"{type(error).__name__}: {error}",
-        f"this is a bug in edgeq; please report it: {_ISSUES}",
+        "this is a bug in edgeq; please report it with this traceback",
         _INTERNAL,
         bug=True,
     )

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["RecipeFlags", "quantize"]
 
 FAILED = 3
+_PREDICTED_SHARE = 0.4
+"""Of the budget, for the predicted drop: predictions were too low by up to a point."""
 _ROOM = 4
 """Temporary files against the source: normalised model, QDQ model, and ONNX Runtime's optimised ones."""
 
@@ -196,7 +198,7 @@ def _tuned_to(flags: RecipeFlags, budget: Budget) -> Recipe:
     limit = budget.max_map_drop if budget.max_map_drop is not None else budget.max_top1_drop
     if limit is None or flags.recipe_file is not None:
         return recipe
-    return replace(recipe, max_predicted_drop=limit)
+    return replace(recipe, max_predicted_drop=_PREDICTED_SHARE * limit)
 
 
 def _run(order: Order, spec: SpecFlags, console: Console, *, dry_run: bool) -> int:
