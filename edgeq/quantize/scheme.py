@@ -37,7 +37,6 @@ class Scheme:
     """Activations that the runtime folds into the convolution before them: no grid in between."""
     float_output_ops: frozenset[str] = frozenset()
     """Ops whose integer kernel can give float: as prediction layers they are INT8 and round no score."""
-    weight_dtype: IntegerType = IntegerType.INT8
     fixed_outputs: Mapping[str, Affine] = field(default_factory=dict)
     """Op type -> the grid that its output always has."""
     quantize_bias: bool = True
