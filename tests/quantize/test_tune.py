@@ -33,7 +33,7 @@ from .nets import (
     yolov8_net,
 )
 
-RECIPE = Recipe(range=RangeMethod.MINMAX, max_float_share=1.0)
+RECIPE = Recipe(range=RangeMethod.MINMAX, max_float_share=1.0, max_predicted_drop=0.5)
 
 
 class Stub:
