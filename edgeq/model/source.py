@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -172,8 +171,3 @@ def _dtype_name(element_type: int) -> str:
         return str(onnx.helper.tensor_dtype_to_np_dtype(element_type))
     except (KeyError, ValueError):
         return f"onnx:{element_type}"
-
-
-def metadata_of(onnx_bytes: bytes) -> Mapping[str, str]:
-    """The key-value pairs that a model file carries."""
-    return {entry.key: entry.value for entry in onnx.load_from_string(onnx_bytes).metadata_props}

@@ -16,6 +16,7 @@ __all__ = [
     "constant_array",
     "head_nodes",
     "is_depthwise",
+    "is_layer",
     "node_name",
     "silu_of",
     "tail_nodes",
@@ -69,6 +70,11 @@ def is_depthwise(node: ir.Node) -> bool:
         return False
     group = node.attributes.get_int("group", 1)
     return group > 1 and weight.shape[1] == 1
+
+
+def is_layer(node: ir.Node) -> bool:
+    """Whether a node is a convolution or matrix product with constant weights."""
+    return node.op_type in COMPUTE_OPS and constant_array(node.inputs[1]) is not None
 
 
 def weight_axis(node: ir.Node) -> int:

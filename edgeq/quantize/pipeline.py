@@ -22,7 +22,7 @@ from edgeq.quantize.equalize import equalize_depthwise
 from edgeq.quantize.insert import model_bytes
 from edgeq.quantize.observe import Observer
 from edgeq.quantize.ort import in_parallel
-from edgeq.quantize.plan import Plan, TensorPlan
+from edgeq.quantize.plan import Plan
 from edgeq.quantize.planner import build_plan
 from edgeq.quantize.predict import DropPredictor
 from edgeq.quantize.recipe import Recipe
@@ -156,7 +156,7 @@ def quantize(
         plan=tuned.plan,
         recipe=recipe,
         statistics=statistics,
-        layers=_layer_reports(graph, tuned, grids, statistics),
+        layers=_layer_reports(graph, tuned, statistics),
         predicted_drop_points=None if tuned.chosen is None else tuned.chosen.predicted_drop_points,
         tuning=tuned.steps,
         timings_s=clock.seconds,
@@ -237,9 +237,7 @@ def _predictor(model: FloatModel, calibration: CalibrationSet, recipe: Recipe) -
     return DropPredictor(model.onnx_bytes, images, spec=model.input, head=model.head)
 
 
-def _layer_reports(
-    graph: ir.Model, tuned: Tuned, grids: Mapping[str, TensorPlan], statistics: Statistics
-) -> tuple[LayerReport, ...]:
+def _layer_reports(graph: ir.Model, tuned: Tuned, statistics: Statistics) -> tuple[LayerReport, ...]:
     outputs = {node.name or "": node.outputs[0].name or "" for node in graph.graph}
     reports = []
     for name, op in tuned.plan.ops.items():

@@ -15,7 +15,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 from onnx_ir.passes import common
 
-from edgeq.quantize.graph import COMPUTE_OPS, constant_array, node_name
+from edgeq.quantize.graph import is_layer, node_name
 from edgeq.quantize.insert import model_bytes
 from edgeq.quantize.local_error import noise_to_signal
 from edgeq.quantize.observe import session_with_outputs
@@ -53,7 +53,7 @@ def layer_errors(
         images: pre-processed calibration inputs.
         progress: called with (images done, images).
     """
-    layers = {node_name(node): node.outputs[0].name or "" for node in model.graph if _is_layer(node)}
+    layers = {node_name(node): node.outputs[0].name or "" for node in model.graph if is_layer(node)}
     exact_session, input_name, names = session_with_outputs(model, layers.values())
     forced = _forced_session(qdq, set(layers.values()))
     wanted = {entry.name for entry in forced.get_inputs()}
@@ -82,10 +82,6 @@ def layer_errors(
         node: LayerError(node, noise[node] / count, (means[node] / count).astype(np.float32))
         for node in layers
     }
-
-
-def _is_layer(node: ir.Node) -> bool:
-    return node.op_type in COMPUTE_OPS and constant_array(node.inputs[1]) is not None
 
 
 def _channel_mean(values: Float32Array) -> Float32Array:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from edgeq.quantize.graph import COMPUTE_OPS, constant_array, node_name
+from edgeq.quantize.graph import constant_array, is_layer, node_name
 from edgeq.quantize.insert import insert_qdq, model_bytes
 from edgeq.quantize.plan import Plan
 from edgeq.quantize.precision import block_of
@@ -81,14 +81,13 @@ def tune(
         predictor: None: nothing is predicted and nothing kept in float for accuracy.
         progress: called with (layers ranked, layers).
     """
-    layers = {node_name(node): node for node in model.graph if _is_layer(node)}
+    layers = {node_name(node): node for node in model.graph if is_layer(node)}
     attempts = _Attempts(model, recipe, make_plan, images, predictor)
-    errors = attempts.own_errors
     limit = recipe.max_predicted_drop
     if attempts.add({}, 0.0, ()) <= (limit or 0.0) or predictor is None or limit is None:
-        return attempts.best(errors)
+        return attempts.best()
     ranked, costs = _ranked_groups(
-        model, layers, recipe, make_plan, errors, images[:_RANKING_IMAGES], progress
+        model, layers, recipe, make_plan, attempts.own_errors, images[:_RANKING_IMAGES], progress
     )
     for count in _STEPS:
         kept, kept_layers, share = _within(ranked[:count], costs, recipe.max_float_share)
@@ -96,7 +95,7 @@ def tune(
             break
         if count >= len(ranked):
             break
-    return attempts.best(errors)
+    return attempts.best()
 
 
 def _ranked_groups(
@@ -169,7 +168,7 @@ class _Attempts:
         self._tried.append((TuningStep(layers, share, drop), kept))
         return drop
 
-    def best(self, errors: Mapping[str, LayerError]) -> Tuned:
+    def best(self) -> Tuned:
         """The first plan within the budget, else the one whose float layers are worth their cost most."""
         steps = tuple(step for step, _ in self._tried)
         limit = self._recipe.max_predicted_drop or 0.0
@@ -177,8 +176,8 @@ class _Attempts:
         chosen, kept = within[0] if within else min(self._tried, key=lambda entry: _price(entry[0]))
         plan, qdq = self._corrected(kept, self._images)
         if self._predictor is None:
-            return Tuned(plan, qdq, errors, (), None)
-        return Tuned(plan, qdq, errors, steps, chosen)
+            return Tuned(plan, qdq, self.own_errors, (), None)
+        return Tuned(plan, qdq, self.own_errors, steps, chosen)
 
     def _corrected(self, kept: Mapping[str, str], images: Sequence[Float32Array]) -> tuple[Plan, ir.Model]:
         """Plan and QDQ model with every INT8 layer's own mean error taken out of its bias."""
@@ -234,18 +233,14 @@ def _producing_layers(node: ir.Node) -> list[ir.Node]:
     """The layers whose activations alone make a layer's input; none where other ops come between."""
     value = node.inputs[0]
     producer = value.producer() if value is not None else None
-    while producer is not None and not _is_layer(producer):
+    while producer is not None and not is_layer(producer):
         inputs = [entry for entry in producer.inputs if entry is not None and entry.const_value is None]
         sources = {entry.producer() for entry in inputs}
         # Through the activation only: Sigmoid, Mul of a SiLU, Relu, Clip, ...
         if producer.op_type in ("Concat", "Add", "Resize", "MaxPool", "Split", "Slice"):
             return []
-        producer = next((p for p in sources if p is not None and _is_layer(p)), next(iter(sources), None))
+        producer = next((p for p in sources if p is not None and is_layer(p)), next(iter(sources), None))
     return [] if producer is None else [producer]
-
-
-def _is_layer(node: ir.Node) -> bool:
-    return node.op_type in COMPUTE_OPS and constant_array(node.inputs[1]) is not None
 
 
 def _multiplications(layers: Mapping[str, ir.Node]) -> dict[str, float]:

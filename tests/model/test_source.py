@@ -13,7 +13,7 @@ from quantize.nets import Net, classifier_net, images, quantise, run, yolov8_net
 
 from edgeq.errors import InputError, ModelError, SpecError
 from edgeq.model.presets import SpecOverrides
-from edgeq.model.source import describe_onnx, load, metadata_of
+from edgeq.model.source import describe_onnx, load
 from edgeq.quantize.insert import model_bytes
 from edgeq.types import HeadFamily
 
@@ -72,6 +72,10 @@ def test_a_detector_with_metadata(save):
         run(model.onnx_bytes, picture)[0], run(proto, picture)[0], rtol=1e-4, atol=1e-4
     )
     assert load(path) == model
+
+
+def metadata_of(data):
+    return {entry.key: entry.value for entry in onnx.load_from_string(data).metadata_props}
 
 
 def test_metadata_reaches_the_qdq_model(save):
