@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from edgeq.cli.console import Console
-from edgeq.cli.machine import core_count
 from edgeq.cli.subject import Subject
+from edgeq.cores import core_count
 from edgeq.evaluate.drop import Drop
 from edgeq.evaluate.run import Evaluation, compare, evaluate, prediction_agreement
 from edgeq.report.numbers import interval, number

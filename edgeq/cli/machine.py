@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from importlib import metadata
 from pathlib import Path
 
 from edgeq import __version__
+from edgeq.cores import core_count
 
-__all__ = ["core_count", "cpu_model", "installed_version", "machine_facts", "tool_versions"]
+__all__ = ["cpu_model", "installed_version", "machine_facts", "tool_versions"]
 
 _PACKAGES = ("numpy", "onnx", "onnx-ir", "onnxruntime", "opencv-python-headless")
 
@@ -23,11 +23,6 @@ def machine_facts() -> dict[str, object]:
         "system": f"{platform.system()} {platform.release()}",
         "versions": tool_versions(),
     }
-
-
-def core_count() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:

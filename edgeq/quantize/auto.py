@@ -8,11 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import onnx_ir as ir
 
+from edgeq.cores import core_count
 from edgeq.quantize.graph import silu_of, tail_nodes, users
 from edgeq.quantize.grid import Affine, Range, affine
 from edgeq.quantize.local_error import LocalModel
 from edgeq.quantize.observe import KNOWN_RANGES, session_with_outputs
-from edgeq.quantize.ort import core_count
 from edgeq.quantize.plan import TensorPlan
 from edgeq.quantize.precision import matching_rules
 from edgeq.quantize.ranges import choose_range, silu

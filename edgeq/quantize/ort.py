@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import onnxruntime as ort
 
+from edgeq.cores import core_count
 from edgeq.errors import ModelError
 from edgeq.runtimes.onnxruntime.session import KEEP_FLOAT
 
-__all__ = ["core_count", "cpu_session", "in_parallel"]
+__all__ = ["cpu_session", "in_parallel"]
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
-
-
-def core_count() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def in_parallel(function: Callable[[_Item], _Result], items: Iterable[_Item]) -> Iterator[_Result]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from pathlib import Path
 
+from edgeq.cores import core_count
 from edgeq.errors import UnavailableError
 from edgeq.runtimes.base import ProbeReport
 from edgeq.runtimes.onnxruntime.session import PROVIDER, import_onnxruntime
@@ -35,7 +35,7 @@ def probe(cpuinfo: Path = Path("/proc/cpuinfo")) -> ProbeReport:
     flags = cpu_flags(cpuinfo)
     machine = platform.machine().lower()
     kind = "x86" if machine in _X86 else "arm" if machine in _ARM else None
-    features = {"architecture": machine, "threads": str(_threads())}
+    features = {"architecture": machine, "threads": str(core_count())}
     known = _FEATURES.get(kind or "", {}) if flags else {}
     features |= {name: "yes" if flags & set(any_of) else "no" for name, any_of in known.items()}
     problems = _cpu_problems(features)
@@ -62,10 +62,6 @@ def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
         if key.strip().lower() in ("flags", "features"):
             return frozenset(value.split())
     return frozenset()
-
-
-def _threads() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _cpu_problems(features: dict[str, str]) -> list[str]:
