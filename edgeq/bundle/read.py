@@ -57,9 +57,21 @@ class Bundle:
 
     @property
     def reference_path(self) -> Path | None:
-        """The float model for comparisons; None where the bundle came without."""
-        found = self.paths(FileRole.REFERENCE)
+        """The float model as ONNX, for comparisons; None where the bundle came without."""
+        found = [path for path in self.paths(FileRole.REFERENCE) if path.suffix == ".onnx"]
         return found[0] if found else None
+
+    @property
+    def float_artifact_path(self) -> Path | None:
+        """The float model in the form that the bundle's runtime loads; None where there is none."""
+        suffix = self.artifact_path.suffix
+        for path in self.paths(FileRole.REFERENCE):
+            for part in (path, *path.parents):
+                if part == self.folder:
+                    break
+                if part.suffix == suffix:
+                    return part
+        return None
 
     @property
     def recipe_path(self) -> Path:

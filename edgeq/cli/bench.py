@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from edgeq.cli.console import Console
     from edgeq.cli.latency import Rival
     from edgeq.cli.subject import Subject
+    from edgeq.runtimes.base import Runtime
 
 __all__ = ["bench", "float_rivals"]
 
@@ -60,10 +62,17 @@ def bench(
 
     refuse_remote(on)
     console = Console(output)
-    with open_subject(
-        subject, console=console, overrides=spec.overrides(), float_source=float_source
-    ) as judged:
-        rivals = float_rivals(judged, console) if against == "float" else [_other(Path(against), console)]
+    with (
+        tempfile.TemporaryDirectory(prefix="edgeq-") as folder,
+        open_subject(
+            subject, console=console, overrides=spec.overrides(), float_source=float_source
+        ) as judged,
+    ):
+        rivals = (
+            float_rivals(judged, Path(folder), console)
+            if against == "float"
+            else [_other(Path(against), console)]
+        )
         samples = () if data is None else open_dataset(data, split=split, labels_required=False).samples
         latency = measure_latency(
             judged,
@@ -80,22 +89,38 @@ def bench(
         console.emit({**report, "warnings": console.warnings})
 
 
-def float_rivals(subject: Subject, console: Console) -> list[Rival]:
-    """The float model in float32 and, where that is another one, in the runtime's default precision."""
+def float_rivals(subject: Subject, folder: Path, console: Console) -> list[Rival]:
+    """The float model in float32 and, where that is another one, in the runtime's default precision.
+
+    Args:
+        subject: what they are rivals of.
+        folder: temporary, for a float model that has to be lowered first.
+        console: told which precision float is.
+    """
     from edgeq.cli.latency import Rival
 
     runtime = subject.runtime
-    if subject.reference is None:
+    artifact = subject.float_artifact
+    if artifact is None and subject.reference is not None:
+        artifact = _in_runtimes_form(subject.reference, runtime, folder)
+    if artifact is None:
         console.note("no float model to compare with: give it with --float, or name another with --against")
         return []
-    rivals = [Rival("float", subject.reference, runtime)]
+    rivals = [Rival("float", artifact, runtime)]
     if runtime.default_float == "float32":
         console.note(f"float is float32, which is also the default of {runtime.name}")
     else:
-        rivals.append(
-            Rival(f"float ({runtime.default_float})", subject.reference, runtime, default_float=True)
-        )
+        rivals.append(Rival(f"float ({runtime.default_float})", artifact, runtime, default_float=True))
     return rivals
+
+
+def _in_runtimes_form(reference: Path, runtime: Runtime, folder: Path) -> Path:
+    """The float ONNX model as the runtime loads it."""
+    from edgeq.runtimes.base import LowerOptions
+
+    if reference.suffix in runtime.artifact_suffixes:
+        return reference
+    return runtime.lower(reference.read_bytes(), folder, options=LowerOptions(name="float")).path
 
 
 def _other(path: Path, console: Console) -> Rival:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,12 +127,13 @@ def _latency(subject: Subject, how: _How, console: Console) -> dict[str, Any]:
     from edgeq.cli.bench import float_rivals
     from edgeq.cli.latency import BenchSettings, measure_latency
 
-    latency = measure_latency(
-        subject,
-        float_rivals(subject, console),
-        settings=BenchSettings(how.threads, how.duration_s),
-        audit=audit_of(subject, threads=how.threads),
-        console=console,
-    )
+    with tempfile.TemporaryDirectory(prefix="edgeq-") as folder:
+        latency = measure_latency(
+            subject,
+            float_rivals(subject, Path(folder), console),
+            settings=BenchSettings(how.threads, how.duration_s),
+            audit=audit_of(subject, threads=how.threads),
+            console=console,
+        )
     console.show(*latency.tables())
     return latency.to_json()

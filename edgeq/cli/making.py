@@ -23,7 +23,7 @@ from edgeq.data.images import file_digest
 from edgeq.gate import Budget, GateReport, check, merge
 from edgeq.model.source import FloatModel
 from edgeq.quantize.pipeline import Quantized, default_cache_folder, quantize
-from edgeq.runtimes.base import AuditReport, SessionOptions
+from edgeq.runtimes.base import Artifact, AuditReport, LowerOptions, SessionOptions
 from edgeq.types import Task
 
 if TYPE_CHECKING:
@@ -83,10 +83,11 @@ def make(
         EdgeqError: as the parts do; nothing is left behind.
     """
     quantized = _quantize(order, model, images, check_, console)
-    artifact = order.runtime.lower(quantized.qdq, work)
+    artifact = order.runtime.lower(quantized.qdq, work, options=LowerOptions())
+    float_artifact = _float_artifact(order, model, work)
     layers = {str(layer["node"]): layer for layer in quantized.to_json()["layers"]}
     options = SessionOptions(threads=order.target.threads)
-    audit = order.runtime.audit(artifact, options=options, reasons=reasons_of(layers))
+    audit = order.runtime.audit(artifact.path, options=options, reasons=reasons_of(layers))
     for text in disagreements(audit, layers):
         console.warn(text)
     accuracy = _measure(order, model, images, artifact, work, console)
@@ -97,7 +98,8 @@ def make(
     reports: dict[str, Any] = {"quantization": quantized.to_json(), "audit": audit_json(audit)}
     reports |= {} if accuracy is None else {"accuracy": accuracy.to_json()}
     reports |= {} if gate is None else {"gate": gate.to_json()}
-    contents = _contents(order, model, images, check_, quantized, artifact, reports)
+    files = _files(model, quantized, artifact, float_artifact, work)
+    contents = _contents(order, model, images, check_, quantized, artifact, files, reports)
     bundle = write_bundle(order.folder, contents, force=order.force)
     return Made(
         bundle=keep_reports(bundle, {}, console) or bundle,
@@ -126,20 +128,47 @@ def _quantize(
 
 
 def _measure(
-    order: Order, model: FloatModel, images: Images, artifact: Path, work: Path, console: Console
+    order: Order, model: FloatModel, images: Images, artifact: Artifact, work: Path, console: Console
 ) -> Accuracy | None:
     if not order.images.measured or images.evaluation is None:
         return None
     subject = Subject(
         name=order.source.stem,
-        artifact=artifact,
-        size_mb=artifact.stat().st_size / 1e6,
+        artifact=artifact.path,
+        size_mb=artifact.size_mb,
         runtime=order.runtime,
         bundle=None,
         reference=work / "float.onnx",
+        float_artifact=None,
         specs=Specs(model.input, model.head),
     )
     return measure_accuracy(subject, images.evaluation, post=order.post, console=console)
+
+
+def _float_artifact(order: Order, model: FloatModel, work: Path) -> Artifact | None:
+    """The float model in the runtime's own form; None where it loads the ONNX model itself."""
+    if ".onnx" in order.runtime.artifact_suffixes:
+        return None
+    return order.runtime.lower(model.onnx_bytes, work, options=LowerOptions(name="float"))
+
+
+def _files(
+    model: FloatModel, quantized: Quantized, artifact: Artifact, float_artifact: Artifact | None, work: Path
+) -> tuple[ContentFile, ...]:
+    """Artifact and reference, each in the runtime's form and as ONNX."""
+
+    def inside(path: Path) -> str:
+        return path.relative_to(work).as_posix()
+
+    files = [ContentFile(inside(path), FileRole.ARTIFACT, path) for path in artifact.files]
+    files.append(ContentFile("reference/float.onnx", FileRole.REFERENCE, model.onnx_bytes))
+    if float_artifact is not None:
+        files.append(ContentFile("model.qdq.onnx", FileRole.QDQ, quantized.qdq))
+        files += [
+            ContentFile(f"reference/{inside(path)}", FileRole.REFERENCE, path)
+            for path in float_artifact.files
+        ]
+    return tuple(files)
 
 
 def _contents(
@@ -148,7 +177,8 @@ def _contents(
     images: Images,
     check_: CalibrationCheck,
     quantized: Quantized,
-    artifact: Path,
+    artifact: Artifact,
+    files: tuple[ContentFile, ...],
     reports: dict[str, Any],
 ) -> BundleContents:
     listed = [(sample.key, file_digest(sample.path)) for sample in check_.samples]
@@ -156,11 +186,8 @@ def _contents(
         name=order.source.stem,
         target=order.target.name,
         runtime=order.runtime.name,
-        artifact=artifact.name,
-        files=(
-            ContentFile(artifact.name, FileRole.ARTIFACT, artifact),
-            ContentFile("reference/float.onnx", FileRole.REFERENCE, model.onnx_bytes),
-        ),
+        artifact=artifact.path.name,
+        files=files,
         recipe_toml=quantized.recipe.to_toml(),
         source=source_model(order.source),
         calibration=calibration_list(images.calibration.origin, listed),

@@ -205,6 +205,7 @@ def _run(order: Order, spec: SpecFlags, console: Console, *, dry_run: bool) -> i
     from edgeq.cli.calibration import check_fit, check_images, open_images
     from edgeq.cli.making import make
     from edgeq.model.source import load
+    from edgeq.runtimes import load_runtime
     from edgeq.runtimes.base import SessionOptions
 
     started = time.perf_counter()
@@ -221,7 +222,7 @@ def _run(order: Order, spec: SpecFlags, console: Console, *, dry_run: bool) -> i
         reference = work / "float.onnx"
         reference.write_bytes(model.onnx_bytes)
         if order.check_fit:
-            session = order.runtime.open_session(reference, options=SessionOptions())
+            session = load_runtime("onnxruntime").open_session(reference, options=SessionOptions())
             check_fit(session, check, model, order.post, console)
         else:
             console.warn("not checked whether the pre-processing fits the model (--skip-fit-check)")

@@ -40,6 +40,8 @@ class Subject:
     bundle: Bundle | None
     reference: Path | None
     """The float model as ONNX; None: nothing to compare with."""
+    float_artifact: Path | None
+    """The float model as the runtime loads it; None: it has to be lowered first, or there is none."""
     specs: Specs | None
     """None: not asked for, or (with ``unknown``) not told by a plain model."""
     unknown: str = ""
@@ -120,6 +122,7 @@ def _from_bundle(bundle: Bundle, reference: Path | None, console: Console) -> Su
         runtime=load_runtime(manifest.runtime),
         bundle=bundle,
         reference=reference or bundle.reference_path,
+        float_artifact=None if reference is not None else bundle.float_artifact_path,
         specs=Specs(manifest.input, manifest.head),
     )
 
@@ -143,6 +146,7 @@ def _from_file(
         runtime=runtime,
         bundle=None,
         reference=reference,
+        float_artifact=None,
         specs=None if unknown else specs,
         unknown=unknown,
     )

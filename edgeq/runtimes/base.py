@@ -20,9 +20,11 @@ if TYPE_CHECKING:
     from edgeq.targets import Target
 
 __all__ = [
+    "Artifact",
     "AuditReport",
     "LayerAudit",
     "LayerPrecision",
+    "LowerOptions",
     "ProbeReport",
     "Runtime",
     "Session",
@@ -38,6 +40,33 @@ class SessionOptions:
     """Threads inside one inference."""
     default_float: bool = False
     """Run a float model in the runtime's own default precision rather than forced float32."""
+
+
+@dataclass(frozen=True)
+class LowerOptions:
+    """How to write an artifact."""
+
+    name: str = "model"
+    """Stem of its file names."""
+    float16_weights: bool = False
+    """Store weights of what stays float in float16, where the runtime can."""
+    integer_io: bool = False
+    """Inputs and outputs in the integer types of their grids, where the runtime can."""
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """What lowering wrote."""
+
+    path: Path
+    """What a session is opened with: a file, or a folder (``.mlpackage``)."""
+    files: tuple[Path, ...]
+    """Every file of it, all in or below the folder that ``path`` lies in."""
+
+    @property
+    def size_mb(self) -> float:
+        """Of all its files, 10^6 bytes."""
+        return sum(file.stat().st_size for file in self.files) / 1e6
 
 
 class Session(Protocol):
@@ -181,6 +210,11 @@ class Runtime(Protocol):
         """What its INT8 kernels accept on that target (host)."""
         ...
 
-    def lower(self, qdq: bytes, folder: Path) -> Path:
-        """Write the artifact of a QDQ model into a folder (host); its path."""
+    def lower(self, model: bytes, folder: Path, *, options: LowerOptions) -> Artifact:
+        """Write the artifact of a QDQ or float ONNX model into a folder (host).
+
+        Raises:
+            ModelError: an op that the runtime has not, with its node and what to do.
+            OutputError: it cannot be written.
+        """
         ...

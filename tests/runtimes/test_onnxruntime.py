@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgeq.errors import InputError, ModelError, UnavailableError
 from edgeq.runtimes import load_runtime, runtime_for, runtime_names
-from edgeq.runtimes.base import LayerPrecision, SessionOptions
+from edgeq.runtimes.base import LayerPrecision, LowerOptions, SessionOptions
 from edgeq.runtimes.onnxruntime.lower import lower
 from edgeq.runtimes.onnxruntime.probe import probe
 from edgeq.targets import load_target
@@ -219,9 +219,9 @@ def test_scheme_follows_the_target(runtime):
 
 
 def test_lower_writes_the_model_itself(tmp_path):
-    path = lower(b"bytes", tmp_path)
-    assert path == tmp_path / "model.qdq.onnx"
-    assert path.read_bytes() == b"bytes"
+    artifact = lower(b"bytes", tmp_path, LowerOptions())
+    assert artifact.files == (artifact.path,) == (tmp_path / "model.qdq.onnx",)
+    assert artifact.path.read_bytes() == b"bytes"
 
 
 def test_runtimes_by_name_and_by_file(tmp_path):

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from edgeq.quantize.scheme import Scheme
-    from edgeq.runtimes.base import AuditReport, ProbeReport, Session, SessionOptions
+    from edgeq.runtimes.base import (
+        Artifact,
+        AuditReport,
+        LowerOptions,
+        ProbeReport,
+        Session,
+        SessionOptions,
+    )
     from edgeq.targets import Target
 
 __all__ = ["RUNTIME", "OnnxRuntime"]
@@ -52,11 +59,11 @@ class OnnxRuntime:
 
         return scheme(target.activation_dtype)
 
-    def lower(self, qdq: bytes, folder: Path) -> Path:
+    def lower(self, model: bytes, folder: Path, *, options: LowerOptions) -> Artifact:
         """The QDQ model itself, as a file."""
         from edgeq.runtimes.onnxruntime.lower import lower
 
-        return lower(qdq, folder)
+        return lower(model, folder, options)
 
 
 RUNTIME = OnnxRuntime()

@@ -5,22 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgeq.files import atomic_write
+from edgeq.runtimes.base import Artifact, LowerOptions
 
-__all__ = ["ARTIFACT_NAME", "lower"]
-
-ARTIFACT_NAME = "model.qdq.onnx"
+__all__ = ["lower"]
 
 
-def lower(qdq: bytes, folder: Path) -> Path:
-    """Path of the artifact.
+def lower(model: bytes, folder: Path, options: LowerOptions) -> Artifact:
+    """The model itself, as a file.
 
     Args:
-        qdq: serialised QDQ model.
+        model: serialised QDQ model.
         folder: where the artifact goes; it must exist.
+        options: its name; the others do not concern ONNX Runtime.
 
     Raises:
         OutputError: it cannot be written.
     """
-    path = folder / ARTIFACT_NAME
-    atomic_write(path, qdq)
-    return path
+    path = folder / f"{options.name}.qdq.onnx"
+    atomic_write(path, model)
+    return Artifact(path, (path,))
