@@ -12,7 +12,7 @@ from edgeq.errors import SpecError
 from edgeq.model.nms import nms
 from edgeq.types import Detections, Float32Array, HeadFamily, HeadSpec, InputSpec, PostProcess, Task
 
-__all__ = ["BoxMapping", "cell_counts", "decode_classes", "decode_detections"]
+__all__ = ["BoxMapping", "cell_counts", "decode_classes", "decode_detections", "decode_rows"]
 
 RawOutputs = Mapping[str, npt.NDArray[Any]]
 IntArray = npt.NDArray[np.int64]
@@ -90,6 +90,30 @@ def decode_detections(
         scores=scores[keep],
         class_ids=class_ids[keep],
     )
+
+
+@np.errstate(over="ignore", invalid="ignore")
+def decode_rows(outputs: RawOutputs, *, head: HeadSpec, spec: InputSpec) -> tuple[Float32Array, Float32Array]:
+    """Every row of the output, whatever its score: boxes (n, 4) x1, y1, x2, y2 in pixels of the model's
+    input and scores (n, nc).
+
+    Two models of the same graph give the same rows, so they can be compared row by row; those of an
+    end-to-end head are sorted by score and cannot.
+
+    Raises:
+        SpecError: the outputs do not fit the head, or it is an end-to-end head.
+    """
+    raw = _predictions(outputs, head=head)
+    _check_grid(raw, head=head, spec=spec)
+    if head.family is HeadFamily.END_TO_END:
+        raise SpecError("rows of an end-to-end head are sorted by score")
+    if head.family is HeadFamily.YOLOV8:
+        boxes, scores = raw[:4].T, raw[4:].T
+    else:
+        boxes, scores = raw[:, :4], raw[:, 5:] * raw[:, 4:5]
+    rows = np.arange(len(boxes))
+    found = _Candidates(boxes, scores[:, 0], np.zeros_like(rows), rows)
+    return _input_boxes(found, head=head, spec=spec), np.asarray(scores, np.float32)
 
 
 def decode_classes(outputs: RawOutputs, *, head: HeadSpec) -> Float32Array:

@@ -21,7 +21,7 @@ from edgeq.types import Float32Array
 
 __all__ = ["KNOWN_RANGES", "MOVES_DATA", "Observer", "observed_values", "session_with_outputs"]
 
-_SUBSET = 1 << 13
+_SUBSET = 1 << 12
 """About so many values per tensor and image go into the histogram; the extremes use them all."""
 
 KNOWN_RANGES = {"Sigmoid": (0.0, 1.0), "HardSigmoid": (0.0, 1.0), "Softmax": (0.0, 1.0)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from edgeq.data.stream import iter_tensors
 from edgeq.model.source import FloatModel
 from edgeq.quantize.auto import choose_grids
 from edgeq.quantize.cache import StatisticsCache, default_cache_folder
+from edgeq.quantize.drift import OutputDrift, has_rows
 from edgeq.quantize.equalize import equalize_depthwise
 from edgeq.quantize.insert import model_bytes
 from edgeq.quantize.observe import Observer
@@ -27,6 +28,7 @@ from edgeq.quantize.planner import build_plan
 from edgeq.quantize.predict import DropPredictor
 from edgeq.quantize.recipe import Recipe
 from edgeq.quantize.scheme import Scheme
+from edgeq.quantize.sensitivity import Harm, OutputNoise
 from edgeq.quantize.statistics import Statistics, merge_statistics
 from edgeq.quantize.teacher import LayerError
 from edgeq.quantize.tune import Tuned, TuningStep, tune
@@ -38,9 +40,10 @@ Progress = Callable[[str, int, int], None]
 
 _CHUNK_IMAGES = 16
 """Statistics are kept after every so many images, so that an interrupted run goes on from there."""
-_RANGE_IMAGES = 6
-_ERROR_IMAGES = 16
+_RANGE_IMAGES = 4
+_ERROR_IMAGES = 12
 _PREDICTION_IMAGES = 24
+_RANKING_IMAGES = 4
 
 
 @dataclass(frozen=True)
@@ -148,7 +151,7 @@ def quantize(
         images = _tensors(model, calibration, _ERROR_IMAGES)
         predictor = _predictor(model, calibration, recipe)
         tuned = tune(
-            graph, recipe, make_plan, images, predictor,
+            graph, recipe, make_plan, images, predictor, harm=lambda: _harm(graph, model, images),
             progress=lambda done, total: report("tune", done, total),
         )  # fmt: skip
     return Quantized(
@@ -228,6 +231,14 @@ def _tensors(model: FloatModel, calibration: CalibrationSet, count: int) -> list
     indices = np.unique(np.linspace(0, total - 1, min(count, total)).round().astype(int))
     chosen = [calibration.samples[index] for index in indices]
     return [tensor for _, tensor, _ in iter_tensors(chosen, model.input, workers=2)]
+
+
+def _harm(graph: ir.Model, model: FloatModel, images: Sequence[Float32Array]) -> Harm:
+    """What layers are ranked by: objects where the head shows them, else the prediction layers' noise."""
+    few = images[:: max(1, len(images) // _RANKING_IMAGES)][:_RANKING_IMAGES]
+    if has_rows(model.head):
+        return OutputDrift(graph, few, spec=model.input, head=model.head)
+    return OutputNoise(graph, few)
 
 
 def _predictor(model: FloatModel, calibration: CalibrationSet, recipe: Recipe) -> DropPredictor | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 import onnx_ir as ir
@@ -15,7 +16,15 @@ from edgeq.quantize.ort import in_parallel
 from edgeq.quantize.plan import Plan
 from edgeq.types import Float32Array
 
-__all__ = ["OutputNoise", "rank_groups"]
+__all__ = ["Harm", "OutputNoise", "rank_groups"]
+
+
+class Harm(Protocol):
+    """What an INT8 model's outputs lack, as a number to be made small."""
+
+    def of(self, qdq: ir.Model) -> float:
+        """0: nothing."""
+        ...
 
 
 class OutputNoise:
@@ -34,12 +43,16 @@ class OutputNoise:
         self._exact = self._outputs(model)
 
     def of(self, qdq: ir.Model) -> float:
-        """Mean over images and prediction layers."""
+        """Mean over prediction layers of the median over images.
+
+        An image of one plain surface has hardly any signal: its ratio is many times the others' and would
+        decide a mean.
+        """
         pairs = zip(self._exact, self._outputs(qdq), strict=True)
         ratios = [
-            noise_to_signal(e, r) for exact, rounded in pairs for e, r in zip(exact, rounded, strict=True)
+            [noise_to_signal(e, r) for e, r in zip(exact, rounded, strict=True)] for exact, rounded in pairs
         ]
-        return float(np.mean(ratios)) if ratios else 0.0
+        return float(np.mean(np.median(ratios, axis=0))) if self._names else 0.0
 
     def _outputs(self, model: ir.Model) -> list[list[Float32Array]]:
         session, input_name, names = session_with_outputs(model, self._names)
@@ -51,24 +64,24 @@ def rank_groups(
     groups: Sequence[Mapping[str, str]],
     costs: Sequence[float],
     make_plan: Callable[[Mapping[str, str]], Plan],
-    noise: OutputNoise,
+    harm: Harm,
     *,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[int]:
-    """Indices of the groups, most useful first: output noise saved per multiplication kept in float.
+    """Indices of the groups, most useful first: harm saved per multiplication kept in float.
 
     Args:
         model: normalised float model.
         groups: node name -> reason, for each group to try in float.
         costs: each group's share of the multiplications.
         make_plan: the plan with these nodes in float.
-        noise: of the outputs.
+        harm: to the outputs.
         progress: called with (groups done, groups).
     """
-    everything = noise.of(insert_qdq(model, make_plan({})))
+    everything = harm.of(insert_qdq(model, make_plan({})))
     gains = []
     for done, group in enumerate(groups, start=1):
-        gains.append(everything - noise.of(insert_qdq(model, make_plan(group))))
+        gains.append(everything - harm.of(insert_qdq(model, make_plan(group))))
         if progress is not None:
             progress(done, len(groups))
     # One hundredth stands for the roundings that a float island adds whatever its size.

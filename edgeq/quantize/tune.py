@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from edgeq.quantize.graph import constant_array, is_layer, node_name
+from edgeq.quantize.graph import constant_array, head_nodes, is_layer, node_name, tail_nodes
 from edgeq.quantize.insert import insert_qdq, model_bytes
 from edgeq.quantize.plan import Plan
 from edgeq.quantize.precision import block_of
 from edgeq.quantize.predict import DropPredictor
 from edgeq.quantize.recipe import Precision, Recipe
-from edgeq.quantize.sensitivity import OutputNoise, rank_groups
+from edgeq.quantize.sensitivity import Harm, rank_groups
 from edgeq.quantize.teacher import LayerError, layer_errors
 from edgeq.types import Float32Array
 
@@ -22,11 +22,12 @@ __all__ = ["Tuned", "TuningStep", "tune"]
 
 _NOISIEST, _FIRST_LAYERS = 6, 3
 """So many layers are tried in float one by one."""
-_RANKING_IMAGES = 4
 _DRAFT_IMAGES = 8
-"""Plans on the way get their biases corrected on so many images, the chosen one on all."""
+"""Errors of the plan without float layers are measured on so many images, those of the chosen one on all."""
 _STEPS = (1, 2, 3, 5, 8, 12)
 """So many of the ranked groups go to float, until the budget is met."""
+_PATIENCE = 2
+"""After so many plans that were not worth their float layers no more are tried."""
 _POINTS_PER_SHARE = 3.0
 """A hundredth of the multiplications in float has to lower the predicted drop by 0.03 points: on YOLOv5n a
 tenth in float took a quarter of the speed and gained nothing that 204 images could show."""
@@ -64,14 +65,16 @@ def tune(
     images: Sequence[Float32Array],
     predictor: DropPredictor | None,
     *,
+    harm: Callable[[], Harm],
     progress: Callable[[int, int], None] | None = None,
 ) -> Tuned:
     """Correct biases, and keep the worst layers in float until the predicted drop is within the recipe's.
 
     Candidates are the layers with the largest own error, rounding of the input included
-    (:func:`layer_errors`), and the first ones. A layer goes to float together with the layer that makes its
-    input, since an INT8 producer leaves nothing but a rounded tensor. They are ranked by what the outputs
-    gain (:func:`rank_groups`), and the best few are kept in float.
+    (:func:`layer_errors`), and the first ones, each together with the layer that makes its input, since an
+    INT8 producer leaves nothing but a rounded tensor; and those that feed the prediction layers. They are
+    ranked by what the outputs gain (:func:`rank_groups`), and the best few are kept in float, as long as
+    more of them are worth it.
 
     Args:
         model: normalised float model.
@@ -79,6 +82,7 @@ def tune(
         make_plan: plan for layers kept in float and for bias corrections.
         images: pre-processed calibration inputs.
         predictor: None: nothing is predicted and nothing kept in float for accuracy.
+        harm: makes what layers are ranked by, where they have to be.
         progress: called with (layers ranked, layers).
     """
     layers = {node_name(node): node for node in model.graph if is_layer(node)}
@@ -86,14 +90,12 @@ def tune(
     limit = recipe.max_predicted_drop
     if attempts.add({}, 0.0, ()) <= (limit or 0.0) or predictor is None or limit is None:
         return attempts.best()
-    ranked, costs = _ranked_groups(
-        model, layers, recipe, make_plan, attempts.own_errors, images[:_RANKING_IMAGES], progress
-    )
+    ranked, costs = _ranked_groups(model, layers, recipe, make_plan, attempts.own_errors, harm(), progress)
     for count in _STEPS:
         kept, kept_layers, share = _within(ranked[:count], costs, recipe.max_float_share)
         if not attempts.knows(kept_layers) and attempts.add(kept, share, kept_layers) <= limit:
             break
-        if count >= len(ranked):
+        if count >= len(ranked) or attempts.since_best >= _PATIENCE:
             break
     return attempts.best()
 
@@ -104,7 +106,7 @@ def _ranked_groups(
     recipe: Recipe,
     make_plan: MakePlan,
     errors: Mapping[str, LayerError],
-    images: Sequence[Float32Array],
+    harm: Harm,
     progress: Callable[[int, int], None] | None,
 ) -> tuple[list[_Group], dict[str, float]]:
     """Groups to keep in float, the most useful first, and each layer's share of the multiplications."""
@@ -113,14 +115,14 @@ def _ranked_groups(
     def share(group: _Group) -> float:
         return sum(costs[name] for name in group.layers)
 
-    candidates = _candidate_groups(layers, make_plan({}, {}), errors)
+    candidates = _candidate_groups(model, layers, make_plan({}, {}), errors)
     groups = [group for group in candidates if share(group) <= recipe.max_float_share]
     order = rank_groups(
         model,
         [group.nodes for group in groups],
         [share(group) for group in groups],
         lambda kept: make_plan(kept, {}),
-        OutputNoise(model, images),
+        harm,
         progress=progress,
     )
     return [groups[index] for index in order], costs
@@ -148,22 +150,28 @@ class _Attempts:
     ) -> None:
         self._model, self._recipe, self._make_plan = model, recipe, make_plan
         self._images, self._predictor = images, predictor
-        self._draft = images[:: max(1, len(images) // _DRAFT_IMAGES)]
         self._tried: list[tuple[TuningStep, Mapping[str, str]]] = []
 
         first = insert_qdq(model, make_plan({}, {}))
-        self.own_errors: Mapping[str, LayerError] = layer_errors(model, first, self._draft)
+        draft = images[:: max(1, len(images) // _DRAFT_IMAGES)]
+        self.own_errors: Mapping[str, LayerError] = layer_errors(model, first, draft)
         """Each layer's own error where nothing is kept in float for accuracy."""
 
     def knows(self, layers: tuple[str, ...]) -> bool:
         """Whether exactly these layers were tried in float."""
         return any(set(step.kept_float) == set(layers) for step, _ in self._tried)
 
+    @property
+    def since_best(self) -> int:
+        """How many plans were tried after the one that is worth its float layers most."""
+        prices = [_price(step) for step, _ in self._tried]
+        return len(prices) - 1 - prices.index(min(prices))
+
     def add(self, kept: Mapping[str, str], share: float, layers: tuple[str, ...]) -> float:
         """Try these nodes in float; the predicted drop in points (0 without a predictor)."""
         drop = 0.0
         if self._predictor is not None:
-            _, qdq = self._corrected(kept, self._draft)
+            _, qdq = self._with_shifts(kept, self.own_errors)
             drop = self._predictor.predict(model_bytes(qdq))
         self._tried.append((TuningStep(layers, share, drop), kept))
         return drop
@@ -174,21 +182,27 @@ class _Attempts:
         limit = self._recipe.max_predicted_drop or 0.0
         within = [entry for entry in self._tried if entry[0].predicted_drop_points <= limit]
         chosen, kept = within[0] if within else min(self._tried, key=lambda entry: _price(entry[0]))
-        plan, qdq = self._corrected(kept, self._images)
+        plan, qdq = self._corrected(kept)
         if self._predictor is None:
             return Tuned(plan, qdq, self.own_errors, (), None)
         return Tuned(plan, qdq, self.own_errors, steps, chosen)
 
-    def _corrected(self, kept: Mapping[str, str], images: Sequence[Float32Array]) -> tuple[Plan, ir.Model]:
-        """Plan and QDQ model with every INT8 layer's own mean error taken out of its bias."""
-        plan = self._make_plan(kept, {})
-        qdq = insert_qdq(self._model, plan)
+    def _corrected(self, kept: Mapping[str, str]) -> tuple[Plan, ir.Model]:
+        """Plan and QDQ model with every INT8 layer's own mean error in this very plan taken out of its bias.
+
+        Layers behind float ones get exact inputs, so the errors are not those of the first plan.
+        """
         if not self._recipe.bias_correction:
-            return plan, qdq
-        # Layers behind float ones get exact inputs, so the errors are those of this plan, not of the first.
-        known = not kept and images is self._draft
-        errors = self.own_errors if known else layer_errors(self._model, qdq, images)
-        plan = self._make_plan(kept, {name: -error.mean_error for name, error in errors.items()})
+            return self._with_shifts(kept, {})
+        qdq = insert_qdq(self._model, self._make_plan(kept, {}))
+        return self._with_shifts(kept, layer_errors(self._model, qdq, self._images))
+
+    def _with_shifts(
+        self, kept: Mapping[str, str], errors: Mapping[str, LayerError]
+    ) -> tuple[Plan, ir.Model]:
+        """Plan and QDQ model with these mean errors taken out of the biases."""
+        corrected = errors if self._recipe.bias_correction else {}
+        plan = self._make_plan(kept, {name: -error.mean_error for name, error in corrected.items()})
         return plan, insert_qdq(self._model, plan)
 
 
@@ -197,16 +211,22 @@ def _price(step: TuningStep) -> float:
 
 
 def _candidate_groups(
-    layers: Mapping[str, ir.Node], plan: Plan, errors: Mapping[str, LayerError]
+    model: ir.Model, layers: Mapping[str, ir.Node], plan: Plan, errors: Mapping[str, LayerError]
 ) -> list[_Group]:
-    """The noisiest layers and the first ones, whose noise runs through everything behind them."""
+    """The noisiest layers, the first ones, whose noise runs through everything behind them, and those that
+    feed the prediction layers, whose noise nothing averages out any more."""
     int8 = [name for name in layers if plan.ops[name].precision is Precision.INT8]
     noisiest = sorted(int8, key=lambda name: errors[name].noise, reverse=True)[:_NOISIEST]
-    chosen = dict.fromkeys([*noisiest, *int8[:_FIRST_LAYERS]])
+    wholes = [
+        (name, *(node_name(node) for node in _producing_layers(layers[name])))
+        for name in dict.fromkeys([*noisiest, *int8[:_FIRST_LAYERS]])
+    ]
+    heads = [node for node in head_nodes(model.graph, tail_nodes(model.graph)) if node_name(node) not in int8]
+    feeders = [node_name(node) for head in heads for node in _producing_layers(head)]
+    wholes.append(tuple(dict.fromkeys(name for name in feeders if name in int8)))
     groups: dict[frozenset[str], _Group] = {}
-    for name in chosen:
-        members = (name, *(node_name(node) for node in _producing_layers(layers[name])))
-        reason = f"kept in float for accuracy: noise {errors[name].noise:.2g} in {name}"
+    for members in filter(None, wholes):
+        reason = f"kept in float for accuracy: noise {errors[members[0]].noise:.2g} in {members[0]}"
         nodes = {node_name(node): reason for member in members for node in block_of(layers[member])}
         groups.setdefault(frozenset(members), _Group(members, nodes))
     return list(groups.values())
