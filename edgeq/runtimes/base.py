@@ -52,6 +52,8 @@ class LowerOptions:
     """Store weights of what stays float in float16, where the runtime can."""
     integer_io: bool = False
     """Inputs and outputs in the integer types of their grids, where the runtime can."""
+    dynamic_range: bool = False
+    """Weights of float layers in int8, their activations rounded while running, where the runtime can."""
 
 
 @dataclass(frozen=True)

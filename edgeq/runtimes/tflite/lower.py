@@ -1,0 +1,131 @@
+"""From a float or QDQ model in ONNX to a .tflite file; no TensorFlow.
+
+The way through: read (pairs become grids), rewrite (activations into their ops), mark what is integer,
+plan the storage orders, write op by op from one table, check with nothing left over, save.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from edgeq.errors import ModelError
+from edgeq.files import atomic_write
+from edgeq.runtimes.base import Artifact, LowerOptions
+from edgeq.runtimes.tflite.emit import Emitter
+from edgeq.runtimes.tflite.fuse import fuse_activations, fuse_hard_swish, ungroup_transposed
+from edgeq.runtimes.tflite.graph import Graph, Operand
+from edgeq.runtimes.tflite.integer import mark_integer
+from edgeq.runtimes.tflite.layout import identity, plan_layouts
+from edgeq.runtimes.tflite.ops import TABLE
+from edgeq.runtimes.tflite.read import read_graph
+
+__all__ = ["METADATA_NAME", "convert", "lower"]
+
+METADATA_NAME = "edgeq"
+"""Metadata buffer with JSON: the source's key-value pairs, and which node each tensor comes from."""
+_MIN_RUNTIME = b"2.9.0"
+"""First TensorFlow Lite with int8 XNNPACK, per-channel weights and grouped convolutions together."""
+
+
+def lower(model: bytes, folder: Path, options: LowerOptions) -> Artifact:
+    """The model as one ``.tflite`` file.
+
+    Args:
+        model: serialised QDQ or float model, as edgeq normalises it.
+        folder: where the artifact goes; it must exist.
+        options: name and precision.
+
+    Raises:
+        ModelError: an op that TFLite has not, or not in this form; nothing is written.
+        OutputError: it cannot be written.
+        UnavailableError: ai-edge-litert is not installed.
+    """
+    data = convert(model, options)
+    path = folder / f"{options.name}.tflite"
+    atomic_write(path, data)
+    return Artifact(path, (path,))
+
+
+def convert(model: bytes, options: LowerOptions) -> bytes:
+    """The bytes of the ``.tflite`` file; see :func:`lower`."""
+    graph = read_graph(model)
+    _check_ops(graph)
+    graph = mark_integer(fuse_activations(fuse_hard_swish(ungroup_transposed(graph))))
+    layouts = plan_layouts(graph, {op: entry.rule for op, entry in TABLE.items()})
+    emit = Emitter(graph, layouts, float16_weights=options.float16_weights, hybrid=options.dynamic_range)
+    inputs = {name: _input(emit, name, options) for name in graph.inputs}
+    for node in graph.nodes:
+        emit.node = node
+        TABLE[node.op].emit(emit, node)
+    emit.node = None
+    outputs = {name: _output(emit, name, operand, options) for name, operand in graph.outputs}
+    return emit.writer.serialise(
+        inputs=inputs, outputs=outputs, metadata=_metadata(emit, graph), description="edgeq"
+    )
+
+
+def _check_ops(graph: Graph) -> None:
+    for node in graph.nodes:
+        if node.op not in TABLE:
+            near = difflib.get_close_matches(node.op, TABLE, n=2, cutoff=0.7)
+            hint = f" ({' or '.join(near)} could)" if near else ""
+            raise ModelError(
+                f"TFLite: {node.op} node {node.name!r} cannot be lowered: edgeq knows no TFLite op for it{hint}",
+                fix="export the model without it, or cut the model before it; please report it with the model",
+            )
+
+
+def _input(emit: Emitter, name: str, options: LowerOptions) -> int:
+    """An input in its storage order; with ``integer_io`` on its grid, where every reader takes it so."""
+    value = emit.graph.values[name]
+    read = [
+        (node.integer, operand.rounded)
+        for node in emit.graph.nodes
+        for operand in node.inputs
+        if operand.name == name
+    ]
+    integer = options.integer_io and value.grid is not None and all(rounded for _, rounded in read)
+    if options.integer_io and not integer:
+        raise ModelError(
+            f"the input {name!r} cannot be an integer: its first layer is float",
+            fix="quantise the first layer too, or lower with float inputs and outputs",
+        )
+    tensor = emit.tensor(name, emit.stored(name), value.dtype, value.grid if integer else None)
+    emit.entry(name, tensor)
+    return tensor
+
+
+def _output(emit: Emitter, name: str, operand: Operand, options: LowerOptions) -> int:
+    """An output in ONNX's own order and under its own name."""
+    value = emit.graph.values[operand.name]
+    integer = options.integer_io and value.dtype == "float32"
+    if integer and (value.grid is None or not operand.rounded):
+        raise ModelError(
+            f"the output {name!r} cannot be an integer: what computes it is float",
+            fix="quantise the layers up to the outputs, cut the decoding off, or lower with float outputs",
+        )
+    tensor = emit.fetch(operand, identity(len(value.shape)), integer=integer)
+    taken = tensor in emit.entries or emit.writer.tensors[tensor].data is not None
+    if taken or tensor in emit.finished:
+        source = emit.writer.tensors[tensor]
+        copy = emit.tensor(name, source.shape, source.dtype, source.grid)
+        emit.reshape(tensor, copy)
+        tensor = copy
+    emit.finished.add(tensor)
+    emit.rename(tensor, name)
+    return tensor
+
+
+def _metadata(emit: Emitter, graph: Graph) -> Mapping[str, bytes]:
+    nodes: dict[str, Any] = {}
+    for index, node in emit.wrote.items():
+        nodes[emit.writer.tensors[index].name] = [node.name, node.op]
+    content = {"schema": 1, "source": dict(graph.metadata), "nodes": nodes}
+    return {
+        "min_runtime_version": _MIN_RUNTIME.ljust(16, b"\0"),
+        METADATA_NAME: json.dumps(content, separators=(",", ":"), sort_keys=True).encode(),
+    }
