@@ -90,7 +90,9 @@ class Emitter:
         array = np.transpose(value.array, order)
         if value.grid is not None and form == "integer":
             return self.constant(array, value.name, grid=value.grid)
-        return self.constant(self.graph.constant(Operand(value.name)) if value.grid else value.array, value.name, order=order)
+        return self.constant(
+            self.graph.constant(Operand(value.name)) if value.grid else value.array, value.name, order=order
+        )
 
     def _computed_form(self, value: Value, form: Form, order: Perm) -> int:
         stored = self.order(value.name)
@@ -165,7 +167,9 @@ class Emitter:
         if not self._float16 or array.nbytes < _SMALL_BYTES:
             return self.constant(array.astype(np.float32), name)
         if float(np.max(np.abs(array))) > float(np.finfo(np.float16).max):
-            raise ModelError(f"TFLite: {name!r} has values that float16 cannot hold", fix="keep float32 weights")
+            raise ModelError(
+                f"TFLite: {name!r} has values that float16 cannot hold", fix="keep float32 weights"
+            )
         half = self.constant(array.astype(np.float16), f"{name};float16")
         key = (f"dequantized {half}", array.shape, b"")
         if key not in self._constants:
@@ -182,7 +186,9 @@ class Emitter:
             self.wrote[made] = self.node
         return made
 
-    def scratch(self, node: Node, what: str, shape: tuple[int, ...], like: Value, grid: Grid | None = None) -> int:
+    def scratch(
+        self, node: Node, what: str, shape: tuple[int, ...], like: Value, grid: Grid | None = None
+    ) -> int:
         """A tensor inside one node's lowering, on the grid that ``like`` has where the node is integer."""
         chosen = (grid or like.grid) if node.integer else None
         return self.tensor(f"{node.outputs[0]};{what}", shape, like.dtype, chosen)

@@ -83,7 +83,11 @@ def fuse_hard_swish(graph: Graph) -> Graph:
     changed: dict[str, Node] = {}
     for node in graph.nodes:
         gate = _gate_of(node, producers)
-        if gate is None or len(readers[gate.outputs[0]]) != 1 or graph.values[gate.outputs[0]].grid is not None:
+        if (
+            gate is None
+            or len(readers[gate.outputs[0]]) != 1
+            or graph.values[gate.outputs[0]].grid is not None
+        ):
             continue
         changed[node.name] = Node(node.name, "HardSwish", gate.inputs, node.outputs)
         gone.add(gate.name)

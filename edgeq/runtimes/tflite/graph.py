@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from edgeq.errors import ModelError
 
-__all__ = ["ABSENT", "Graph", "Grid", "Node", "Operand", "Value", "refuse"]
+__all__ = ["ABSENT", "Array", "Graph", "Grid", "Node", "Operand", "Value", "refuse"]
 
 Array = npt.NDArray[Any]
 
@@ -54,7 +54,7 @@ class Grid:
         """Integers nearest to real values; per tensor only."""
         info = np.iinfo(self.dtype)
         values = np.rint(np.asarray(array, np.float64) / self.scale[0]) + self.zero_point[0]
-        return np.clip(values, info.min, info.max).astype(self.dtype)
+        return np.asarray(np.clip(values, info.min, info.max), self.dtype)
 
 
 @dataclass(frozen=True)

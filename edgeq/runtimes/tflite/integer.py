@@ -73,7 +73,9 @@ def _outputs_fit(graph: Graph, node: Node, readers: dict[str, list[Node]]) -> bo
         grid = graph.values[name].grid
         if grid is None or grid.dtype not in _ACTIVATIONS:
             return False
-        read = [operand for reader in readers.get(name, []) for operand in reader.inputs if operand.name == name]
+        read = [
+            operand for reader in readers.get(name, []) for operand in reader.inputs if operand.name == name
+        ]
         if not all(operand.rounded for operand in read):
             return False
     return True

@@ -9,7 +9,7 @@ another order than the one that is there.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from edgeq.runtimes.tflite.graph import Graph, Node, Value
@@ -17,7 +17,9 @@ from edgeq.runtimes.tflite.graph import Graph, Node, Value
 __all__ = [
     "NHWC",
     "LayoutPlan",
+    "Made",
     "Perm",
+    "Rule",
     "compatible",
     "identity",
     "inverse",
@@ -31,6 +33,10 @@ __all__ = [
 Perm = tuple[int, ...]
 
 NHWC: Perm = (0, 2, 3, 1)
+Made = tuple[dict[int, Perm], list[Perm]]
+"""(input -> order that it needs; an input that is missing is taken as it is, orders of the outputs)."""
+Rule = Callable[[Node, Mapping[str, Value], Mapping[str, Perm]], Made]
+"""How one op treats orders, from the node, all values and the orders so far; see `orders`."""
 
 
 @dataclass(frozen=True)
@@ -73,9 +79,7 @@ def transposed_layout(perm: Perm, order: Sequence[int]) -> Perm:
     return tuple(where[axis] for axis in perm)
 
 
-def reshape_layout(
-    shape: Sequence[int], target: Sequence[int], perm: Perm
-) -> tuple[Perm, Perm]:
+def reshape_layout(shape: Sequence[int], target: Sequence[int], perm: Perm) -> tuple[Perm, Perm]:
     """How to reshape without moving more than needed.
 
     Args:
@@ -114,16 +118,6 @@ def plan_layouts(graph: Graph, rules: Mapping[str, Rule]) -> LayoutPlan:
         wanted.update({(node.name, index): perm for index, perm in wants.items()})
         values.update(zip(node.outputs, makes, strict=False))
     return LayoutPlan(values, wanted)
-
-
-class Rule:
-    """How one op treats storage orders; see `edgeq.runtimes.tflite.orders`."""
-
-    def __call__(
-        self, node: Node, values: Mapping[str, Value], orders: Mapping[str, Perm]
-    ) -> tuple[dict[int, Perm], list[Perm]]:
-        """(input -> order that it needs, orders of the outputs)."""
-        raise NotImplementedError
 
 
 def _groups(shape: Sequence[int], target: Sequence[int]) -> list[tuple[list[int], list[int]]]:

@@ -74,8 +74,8 @@ def _check_ops(graph: Graph) -> None:
             near = difflib.get_close_matches(node.op, TABLE, n=2, cutoff=0.7)
             hint = f" ({' or '.join(near)} could)" if near else ""
             raise ModelError(
-                f"TFLite: {node.op} node {node.name!r} cannot be lowered: edgeq knows no TFLite op for it{hint}",
-                fix="export the model without it, or cut the model before it; please report it with the model",
+                f"TFLite: {node.op} node {node.name!r} cannot be lowered: edgeq has no TFLite op for it{hint}",
+                fix="export the model without it, or cut it before that node; please report it",
             )
 
 

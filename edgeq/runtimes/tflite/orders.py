@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
-import numpy as np
-
 from edgeq.runtimes.tflite.graph import Node, Value
 from edgeq.runtimes.tflite.layout import (
     NHWC,
+    Made,
     Perm,
     compatible,
     identity,
@@ -37,7 +36,6 @@ __all__ = [
 
 Values = Mapping[str, Value]
 Orders = Mapping[str, Perm]
-Made = tuple[dict[int, Perm], list[Perm]]
 
 
 def as_onnx(node: Node, values: Values, orders: Orders) -> Made:
@@ -84,7 +82,7 @@ def elementwise(node: Node, values: Values, orders: Orders) -> Made:
 def follow_all(node: Node, values: Values, orders: Orders) -> Made:
     """Concatenation: all inputs in the order of most of the data."""
     order = _vote(node, values, orders, _rank(values, node.outputs[0]))
-    return {index: order for index in range(len(node.inputs))}, [order]
+    return dict.fromkeys(range(len(node.inputs)), order), [order]
 
 
 def _vote(node: Node, values: Values, orders: Orders, rank: int) -> Perm:
@@ -193,8 +191,3 @@ def rows(node: Node, values: Values, orders: Orders) -> Made:
 
 def _rank(values: Values, name: str) -> int:
     return len(values[name].shape) if name in values else 0
-
-
-def stored_shape(value: Value, order: Perm) -> tuple[int, ...]:
-    """Shape in storage order."""
-    return tuple(int(np.int64(value.shape[axis])) for axis in order)

@@ -107,7 +107,8 @@ class _Reader:
         name = self._quantised.get(_name(source))
         if name is None or self._values[name].grid != grid:
             raise ModelError(
-                f"TFLite: DequantizeLinear {node_name(node)!r} has no QuantizeLinear with the same scale before it",
+                f"TFLite: DequantizeLinear {node_name(node)!r} has no QuantizeLinear "
+                "with the same scale before it",
                 fix="quantise the float model with edgeq for a tflite target",
             )
         self._stands_for[output] = Operand(name, rounded=True)
@@ -127,7 +128,11 @@ class _Reader:
             self._values[name] = Value(name, array.shape, str(array.dtype), array)
             return
         shape = value.shape
-        if shape is None or value.dtype is None or any(not isinstance(size, int) or size < 1 for size in shape):
+        if (
+            shape is None
+            or value.dtype is None
+            or any(not isinstance(size, int) or size < 1 for size in shape)
+        ):
             raise ModelError(f"TFLite: the shape of {name!r} is not known: {shape}", fix=_NORMALISE)
         dtype = str(np.dtype(value.dtype.numpy()))
         self._values[name] = Value(name, tuple(int(size) for size in shape if isinstance(size, int)), dtype)

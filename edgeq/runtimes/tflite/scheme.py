@@ -22,7 +22,17 @@ _SHARED = frozenset(
 )
 _COMPUTED = frozenset(
     {
-        *("Add", "Clip", "Concat", "Conv", "ConvTranspose", "Gemm", "GlobalAveragePool", "LeakyRelu", "MatMul"),
+        *(
+            "Add",
+            "Clip",
+            "Concat",
+            "Conv",
+            "ConvTranspose",
+            "Gemm",
+            "GlobalAveragePool",
+            "LeakyRelu",
+            "MatMul",
+        ),
         *("Mul", "Relu", "Sigmoid", "Sub"),
     }
 )

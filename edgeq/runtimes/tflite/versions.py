@@ -50,6 +50,8 @@ def op_version(code: str, tensors: Sequence[Tensor], fields: Mapping[str, Any]) 
     data = kinds[1] if code in ("SPLIT", "TRANSPOSE_CONV") and len(kinds) > 1 else kinds[0]
     if code == "QUANTIZE":
         return 2 if kinds[-1] == "int16" else 1
+    if code == "BROADCAST_TO":
+        return 2
     if code == "DEQUANTIZE":
         return {"int8": 2}.get(kinds[0], 3)
     found = {"int8": _INT8, "int16": _INT16}.get(data, {}).get(code, 1)

@@ -193,9 +193,9 @@ def _metadata(schema: Any, name: str, data: bytes, buffers: list[Any]) -> Any:
 
 
 def _buffer(schema: Any, data: bytes) -> Any:
-    """A buffer whose data start at a multiple of 16 bytes, which the schema demands and Python's API forgets."""
+    """A buffer aligned to 16 bytes, which the schema demands and its Python form does not do."""
 
-    class Aligned(schema.BufferT):  # type: ignore[misc, name-defined]
+    class Aligned(schema.BufferT):  # type: ignore[misc]
         def Pack(self, builder: Any) -> int:  # noqa: N802 - the generated code calls it so
             builder.StartVector(1, len(data), _ALIGNMENT)
             start = builder.head = builder.Head() - len(data)

@@ -65,9 +65,7 @@ def conv_transpose(emit: Emitter, node: Node) -> None:
         raise refuse(
             node, "output_padding reaches beyond what the kernel covers", "export with output_padding <= pads"
         )
-    kernel, bias = weight_and_bias(
-        emit, node, (1, 2, 3, 0), channel_axis=0, channels=c, hybrid=False
-    )
+    kernel, bias = weight_and_bias(emit, node, (1, 2, 3, 0), channel_axis=0, channels=c, hybrid=False)
     cropped = (h, w) != tuple(full)
     value = emit.graph.values[node.outputs[0]]
     target = emit.scratch(node, "full", (n, full[0], full[1], c), value) if cropped else emit.output(node)
@@ -86,4 +84,3 @@ def conv_transpose(emit: Emitter, node: Node) -> None:
         begin = emit.constant(np.asarray([0, pads[0], pads[1], 0], np.int32))
         end = emit.constant(np.asarray([n, h, w, c], np.int32))
         emit.op("SLICE", [target, begin, end], [emit.output(node)], "SliceOptions")
-

@@ -6,7 +6,7 @@ import numpy as np
 
 from edgeq.runtimes.tflite.emit import Emitter
 from edgeq.runtimes.tflite.fuse import limits_of
-from edgeq.runtimes.tflite.graph import Node, refuse
+from edgeq.runtimes.tflite.graph import Array, Grid, Node, refuse
 
 __all__ = [
     "binary",
@@ -114,7 +114,9 @@ def operand_of(emit: Emitter, node: Node, index: int) -> int:
     rank = len(order)
     if value.array is not None:
         if value.size == 1:
-            return emit.constant(_constant(emit, node, index).reshape(()), value.name, grid=_grid(emit, node, index))
+            return emit.constant(
+                _constant(emit, node, index).reshape(()), value.name, grid=_grid(emit, node, index)
+            )
         array = _constant(emit, node, index)
         array = array.reshape((1,) * (rank - array.ndim) + array.shape)
         return emit.constant(array, value.name, grid=_grid(emit, node, index), order=order)
@@ -132,15 +134,17 @@ def operand_of(emit: Emitter, node: Node, index: int) -> int:
     return made
 
 
-def _constant(emit: Emitter, node: Node, index: int) -> np.ndarray:  # type: ignore[type-arg]
+def _constant(emit: Emitter, node: Node, index: int) -> Array:
     value = emit.value(node.inputs[index])
-    array = value.array if node.integer and value.grid is not None else emit.graph.constant(node.inputs[index])
+    array = (
+        value.array if node.integer and value.grid is not None else emit.graph.constant(node.inputs[index])
+    )
     if array is None:
         raise AssertionError(value.name)
     return array
 
 
-def _grid(emit: Emitter, node: Node, index: int):  # type: ignore[no-untyped-def]
+def _grid(emit: Emitter, node: Node, index: int) -> Grid | None:
     return emit.value(node.inputs[index]).grid if node.integer else None
 
 
@@ -160,8 +164,14 @@ def clip(emit: Emitter, node: Node) -> None:
         emit.alias(node, source)
     for index, (code, limit) in enumerate(steps):
         last = index == len(steps) - 1
-        made = emit.output(node) if last else emit.scratch(node, code.lower(), emit.stored(node.outputs[0]), value)
-        emit.op(code, [source, emit.constant(np.asarray(limit, value.dtype))], [made], "MaximumMinimumOptions")
+        made = (
+            emit.output(node)
+            if last
+            else emit.scratch(node, code.lower(), emit.stored(node.outputs[0]), value)
+        )
+        emit.op(
+            code, [source, emit.constant(np.asarray(limit, value.dtype))], [made], "MaximumMinimumOptions"
+        )
         source = made
 
 
@@ -239,7 +249,9 @@ def power(emit: Emitter, node: Node) -> None:
     elif known == 0.5:
         emit.op("SQRT", [source], [emit.output(node)])
     else:
-        emit.op("POW", [operand_of(emit, node, 0), operand_of(emit, node, 1)], [emit.output(node)], "PowOptions")
+        emit.op(
+            "POW", [operand_of(emit, node, 0), operand_of(emit, node, 1)], [emit.output(node)], "PowOptions"
+        )
 
 
 def mod(emit: Emitter, node: Node) -> None:
@@ -247,7 +259,10 @@ def mod(emit: Emitter, node: Node) -> None:
     if node.get("fmod", 0):
         raise refuse(node, "it is C's fmod", "export it with fmod 0")
     emit.op(
-        "FLOOR_MOD", [operand_of(emit, node, 0), operand_of(emit, node, 1)], [emit.output(node)], "FloorModOptions"
+        "FLOOR_MOD",
+        [operand_of(emit, node, 0), operand_of(emit, node, 1)],
+        [emit.output(node)],
+        "FloorModOptions",
     )
 
 

@@ -6,8 +6,8 @@ import numpy as np
 
 from edgeq.runtimes.tflite.emit import Emitter
 from edgeq.runtimes.tflite.graph import Node, refuse
-from edgeq.runtimes.tflite.orders import reduced_axes
 from edgeq.runtimes.tflite.ops.padding import VALID, Window, pad_input, window_of
+from edgeq.runtimes.tflite.orders import reduced_axes
 
 __all__ = ["arg_max", "average_pool", "global_average_pool", "global_max_pool", "max_pool", "reduce"]
 

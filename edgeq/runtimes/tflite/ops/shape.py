@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from edgeq.runtimes.tflite.emit import Emitter
-from edgeq.runtimes.tflite.graph import Node, refuse
+from edgeq.runtimes.tflite.graph import Array, Node, refuse
 
 __all__ = [
     "concat",
@@ -155,7 +155,9 @@ def pad(emit: Emitter, node: Node) -> None:
     widths = emit.constant(pads.astype(np.int32))
     fill = emit.graph.constant(node.input(2))
     if mode in ("reflect", "symmetric"):
-        emit.op("MIRROR_PAD", [source, widths], [target], "MirrorPadOptions", mode=0 if mode == "reflect" else 1)
+        emit.op(
+            "MIRROR_PAD", [source, widths], [target], "MirrorPadOptions", mode=0 if mode == "reflect" else 1
+        )
     elif mode != "constant" or (node.input(2).name and fill is None):
         raise refuse(node, f"mode {mode} or a computed value", "export it with constant padding")
     elif fill is None or not fill.any():
@@ -167,7 +169,7 @@ def pad(emit: Emitter, node: Node) -> None:
     emit.settle(node, target)
 
 
-def _pads(emit: Emitter, node: Node, rank: int) -> np.ndarray:  # type: ignore[type-arg]
+def _pads(emit: Emitter, node: Node, rank: int) -> Array:
     """(rank, 2) before and after each logical axis."""
     given = emit.graph.constant(node.input(1))
     given = np.asarray(node.get("pads")) if given is None and node.get("pads") is not None else given

@@ -51,7 +51,9 @@ def weight_and_bias(
     elif keep and not node.integer:
         real = _real(emit, node) * np.float32(scale_factor)
         axis = order[channel_axis]
-        made = quantize_weight(real, axis=axis, granularity=Granularity.PER_CHANNEL, method=RangeMethod.MINMAX)
+        made = quantize_weight(
+            real, axis=axis, granularity=Granularity.PER_CHANNEL, method=RangeMethod.MINMAX
+        )
         array = made.values
         grid = Grid(tuple(map(float, made.scale)), (0,) * made.scale.size, "int8", axis)
     else:
