@@ -54,6 +54,7 @@ def scheme(activation_dtype: IntegerType) -> Scheme:
         placement=Placement.EVERY_TENSOR,
         integer_ops=_COMPUTED | _SHARED,
         shared_scale_ops=_SHARED,
+        joining_ops=frozenset({"Concat"}),
         fused_activations=frozenset({"Relu", "Clip"}),
         fixed_outputs={"Sigmoid": Affine(scale, zero, activation_dtype)},
     )

@@ -86,7 +86,7 @@ def _on_output_grid(emit: Emitter, node: Node, index: int) -> int:
     source = emit.fetch(operand, order, integer=True)
     shape = emit.writer.tensors[source].shape
     made = emit.tensor(f"{value.name};requantized", shape, value.dtype, target.grid)
-    emit.op("QUANTIZE", [source], [made])
+    emit.requantise(source, made)
     return made
 
 
