@@ -35,6 +35,8 @@ def read_graph(data: bytes) -> Graph:
         model = ir.serde.deserialize_model(onnx.load_from_string(data))
     except Exception as error:  # protobuf's and onnx-ir's exceptions share no base class
         raise ModelError(f"this is not an ONNX model: {error}", fix="export it again") from error
+    if not model.graph.inputs or not model.graph.outputs:
+        raise ModelError("this ONNX model has no input or no output", fix="export it again")
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     if any(value.shape is None for node in model.graph for value in node.outputs):
         common.ShapeInferencePass()(model)

@@ -27,10 +27,20 @@ def max_pool(emit: Emitter, node: Node) -> None:
     window = _window(emit, node)
     source = emit.input(node)
     if window.explicit:
-        source = pad_input(emit, node, source, window, lowest=True)
+        source = pad_input(emit, node, source, window, lowest=not _never_negative(emit, node))
     made = emit.moved(node)
     _pool(emit, node, "MAX_POOL_2D", source, made, window)
     emit.settle(node, made)
+
+
+def _never_negative(emit: Emitter, node: Node) -> bool:
+    """Zero is then as good as the lowest value, and XNNPACK has PAD but no PADV2."""
+    name = node.inputs[0].name
+    grid = emit.graph.values[name].grid
+    if node.integer and grid is not None:
+        return grid.limits[0] >= 0
+    made = emit.graph.producers().get(name)
+    return made is not None and (made.activation in ("RELU", "RELU6") or made.op in ("Relu", "Sigmoid"))
 
 
 def average_pool(emit: Emitter, node: Node) -> None:
