@@ -252,8 +252,8 @@ class Emitter:
     def requantise(self, source: int, target: int) -> None:
         """From one grid to another of the same type.
 
-        XNNPACK's QUANTIZE between two int8 grids multiplies with 8 bits of the scale, which puts up to a tenth
-        of the values one step off; its MUL by a constant 1 rounds once, in float32.
+        XNNPACK's QUANTIZE between two int8 grids multiplies with 8 bits of the scale, which puts up to a
+        tenth of the values one step off; its MUL by a constant 1 rounds once, in float32.
         """
         a, b = self.writer.tensors[source].grid, self.writer.tensors[target].grid
         ratio = a.scale[0] / b.scale[0] if a is not None and b is not None else 0.0

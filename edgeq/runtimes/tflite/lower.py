@@ -74,7 +74,7 @@ def _check_ops(graph: Graph) -> None:
             near = difflib.get_close_matches(node.op, TABLE, n=2, cutoff=0.7)
             hint = f" ({' or '.join(near)} could)" if near else ""
             raise ModelError(
-                f"TFLite: {node.op} node {node.name!r} cannot be lowered: edgeq has no TFLite op for it{hint}",
+                f"TFLite: {node.op} node {node.name!r} cannot be lowered: edgeq has no such op{hint}",
                 fix="export the model without it, or cut it before that node; please report it",
             )
 

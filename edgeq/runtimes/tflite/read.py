@@ -21,6 +21,7 @@ from edgeq.runtimes.tflite.graph import ABSENT, Graph, Grid, Node, Operand, Valu
 
 __all__ = ["read_graph"]
 
+_PAIRS = frozenset({"QuantizeLinear", "DequantizeLinear"})
 _PASSED_ON = frozenset({"Identity", "Dropout"})
 _NORMALISE = "load the source with edgeq, which makes its shapes static, and lower what it gives"
 
@@ -38,7 +39,8 @@ def read_graph(data: bytes) -> Graph:
     if not model.graph.inputs or not model.graph.outputs:
         raise ModelError("this ONNX model has no input or no output", fix="export it again")
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
-    if any(value.shape is None for node in model.graph for value in node.outputs):
+    shapeless = (node for node in model.graph if node.op_type not in _PAIRS)
+    if any(value.shape is None for node in shapeless for value in node.outputs):
         common.ShapeInferencePass()(model)
     metadata = {str(key): str(value) for key, value in model.metadata_props.items()}
     return _Reader(model.graph, metadata).read()

@@ -20,19 +20,19 @@ def weights(*shape):
 
 
 CONVOLUTIONS = {
-    "pointwise": dict(w=(8, 6, 1, 1)),
-    "same": dict(w=(8, 6, 3, 3), pads=[1, 1, 1, 1]),
-    "valid": dict(w=(8, 6, 3, 3)),
-    "strided": dict(w=(8, 6, 3, 3), pads=[1, 1, 1, 1], strides=[2, 2]),
-    "uneven": dict(w=(8, 6, 3, 3), pads=[0, 2, 1, 0]),
-    "dilated": dict(w=(8, 6, 3, 3), pads=[2, 2, 2, 2], dilations=[2, 2]),
-    "rectangle": dict(w=(8, 6, 1, 5), pads=[0, 2, 0, 2], strides=[1, 2]),
-    "depthwise": dict(w=(6, 1, 3, 3), pads=[1, 1, 1, 1], group=6),
-    "depthwise strided": dict(w=(6, 1, 5, 5), pads=[2, 2, 2, 2], group=6, strides=[2, 2]),
-    "depth multiplier": dict(w=(12, 1, 3, 3), pads=[1, 1, 1, 1], group=6),
-    "grouped": dict(w=(8, 3, 3, 3), pads=[1, 1, 1, 1], group=2),
-    "auto same": dict(w=(8, 6, 3, 3), auto_pad="SAME_UPPER", strides=[2, 2]),
-    "auto lower": dict(w=(8, 6, 3, 3), auto_pad="SAME_LOWER", strides=[2, 2]),
+    "pointwise": {"w": (8, 6, 1, 1)},
+    "same": {"w": (8, 6, 3, 3), "pads": [1, 1, 1, 1]},
+    "valid": {"w": (8, 6, 3, 3)},
+    "strided": {"w": (8, 6, 3, 3), "pads": [1, 1, 1, 1], "strides": [2, 2]},
+    "uneven": {"w": (8, 6, 3, 3), "pads": [0, 2, 1, 0]},
+    "dilated": {"w": (8, 6, 3, 3), "pads": [2, 2, 2, 2], "dilations": [2, 2]},
+    "rectangle": {"w": (8, 6, 1, 5), "pads": [0, 2, 0, 2], "strides": [1, 2]},
+    "depthwise": {"w": (6, 1, 3, 3), "pads": [1, 1, 1, 1], "group": 6},
+    "depthwise strided": {"w": (6, 1, 5, 5), "pads": [2, 2, 2, 2], "group": 6, "strides": [2, 2]},
+    "depth multiplier": {"w": (12, 1, 3, 3), "pads": [1, 1, 1, 1], "group": 6},
+    "grouped": {"w": (8, 3, 3, 3), "pads": [1, 1, 1, 1], "group": 2},
+    "auto same": {"w": (8, 6, 3, 3), "auto_pad": "SAME_UPPER", "strides": [2, 2]},
+    "auto lower": {"w": (8, 6, 3, 3), "auto_pad": "SAME_LOWER", "strides": [2, 2]},
 }
 
 
@@ -51,10 +51,10 @@ def test_convolutions(case, activation):
 @pytest.mark.parametrize(
     "options",
     [
-        dict(w=(6, 5, 2, 2), strides=[2, 2]),
-        dict(w=(6, 5, 3, 3), strides=[2, 2], pads=[1, 1, 1, 1], output_padding=[1, 1]),
-        dict(w=(6, 5, 4, 4), strides=[2, 2], pads=[1, 1, 1, 1]),
-        dict(w=(6, 2, 3, 3), strides=[1, 1], group=3),
+        {"w": (6, 5, 2, 2), "strides": [2, 2]},
+        {"w": (6, 5, 3, 3), "strides": [2, 2], "pads": [1, 1, 1, 1], "output_padding": [1, 1]},
+        {"w": (6, 5, 4, 4), "strides": [2, 2], "pads": [1, 1, 1, 1]},
+        {"w": (6, 2, 3, 3), "strides": [1, 1], "group": 3},
     ],
     ids=["plain", "output padding", "cropped", "grouped"],
 )
@@ -123,14 +123,14 @@ def test_products_with_hard_sigmoid_become_hard_swish():
 
 
 POOLS = {
-    "max": ("MaxPool", dict(kernel_shape=[2, 2], strides=[2, 2])),
-    "max same": ("MaxPool", dict(kernel_shape=[5, 5], pads=[2, 2, 2, 2], strides=[1, 1])),
-    "max stem": ("MaxPool", dict(kernel_shape=[3, 3], pads=[1, 1, 1, 1], strides=[2, 2])),
-    "max ceil": ("MaxPool", dict(kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1)),
-    "average": ("AveragePool", dict(kernel_shape=[2, 2], strides=[2, 2])),
-    "average same": ("AveragePool", dict(kernel_shape=[3, 3], pads=[1, 1, 1, 1], strides=[1, 1])),
+    "max": ("MaxPool", {"kernel_shape": [2, 2], "strides": [2, 2]}),
+    "max same": ("MaxPool", {"kernel_shape": [5, 5], "pads": [2, 2, 2, 2], "strides": [1, 1]}),
+    "max stem": ("MaxPool", {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1], "strides": [2, 2]}),
+    "max ceil": ("MaxPool", {"kernel_shape": [3, 3], "strides": [2, 2], "ceil_mode": 1}),
+    "average": ("AveragePool", {"kernel_shape": [2, 2], "strides": [2, 2]}),
+    "average same": ("AveragePool", {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1], "strides": [1, 1]}),
     "average counted": (
-        "AveragePool", dict(kernel_shape=[3, 3], pads=[1, 1, 1, 1], strides=[2, 2], count_include_pad=1),
+        "AveragePool", {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1], "strides": [2, 2], "count_include_pad": 1},
     ),
     "global average": ("GlobalAveragePool", {}),
     "global max": ("GlobalMaxPool", {}),
@@ -145,14 +145,22 @@ def test_pools(case):
 
 
 RESIZES = {
-    "nearest twice": dict(mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor"),
-    "nearest half pixel": dict(mode="nearest", coordinate_transformation_mode="half_pixel"),
-    "nearest align corners": dict(mode="nearest", coordinate_transformation_mode="align_corners"),
-    "nearest ceil": dict(mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="ceil"),
-    "linear": dict(mode="linear", coordinate_transformation_mode="half_pixel"),
-    "linear torch": dict(mode="linear", coordinate_transformation_mode="pytorch_half_pixel"),
-    "linear corners": dict(mode="linear", coordinate_transformation_mode="align_corners"),
-    "linear asymmetric": dict(mode="linear", coordinate_transformation_mode="asymmetric"),
+    "nearest twice": {
+        "mode": "nearest",
+        "coordinate_transformation_mode": "asymmetric",
+        "nearest_mode": "floor",
+    },
+    "nearest half pixel": {"mode": "nearest", "coordinate_transformation_mode": "half_pixel"},
+    "nearest align corners": {"mode": "nearest", "coordinate_transformation_mode": "align_corners"},
+    "nearest ceil": {
+        "mode": "nearest",
+        "coordinate_transformation_mode": "asymmetric",
+        "nearest_mode": "ceil",
+    },
+    "linear": {"mode": "linear", "coordinate_transformation_mode": "half_pixel"},
+    "linear torch": {"mode": "linear", "coordinate_transformation_mode": "pytorch_half_pixel"},
+    "linear corners": {"mode": "linear", "coordinate_transformation_mode": "align_corners"},
+    "linear asymmetric": {"mode": "linear", "coordinate_transformation_mode": "asymmetric"},
 }
 
 
