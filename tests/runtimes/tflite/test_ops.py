@@ -130,7 +130,8 @@ POOLS = {
     "average": ("AveragePool", {"kernel_shape": [2, 2], "strides": [2, 2]}),
     "average same": ("AveragePool", {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1], "strides": [1, 1]}),
     "average counted": (
-        "AveragePool", {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1], "strides": [2, 2], "count_include_pad": 1},
+        "AveragePool",
+        {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1], "strides": [2, 2], "count_include_pad": 1},
     ),
     "global average": ("GlobalAveragePool", {}),
     "global max": ("GlobalMaxPool", {}),
