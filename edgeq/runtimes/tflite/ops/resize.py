@@ -81,7 +81,11 @@ def _nearest(emit: Emitter, node: Node, reads: list[Coordinates]) -> None:
         np.clip(rounding(x), 0, size - 1).astype(np.int64) for x, size in zip(reads, sizes, strict=True)
     ]
     source, target = emit.input(node), emit.moved(node)
-    if all(np.array_equal(w, np.arange(2 * size) // 2) for w, size in zip(wanted, sizes, strict=True)):
+    # DEPTH_TO_SPACE has no int16 kernel, and XNNPACK no int16 at all.
+    narrow = emit.writer.tensors[source].dtype in ("float32", "int8")
+    if narrow and all(
+        np.array_equal(w, np.arange(2 * size) // 2) for w, size in zip(wanted, sizes, strict=True)
+    ):
         _doubled(emit, node, source, target)
         emit.settle(node, target)
         return
