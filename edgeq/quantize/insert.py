@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnx
-import onnx.version_converter
 import onnx_ir as ir
 
 from edgeq.quantize.graph import add_constant, constant_array, node_name, weight_axis
@@ -16,13 +14,10 @@ from edgeq.quantize.grid import Affine
 from edgeq.quantize.plan import Plan, TensorPlan
 from edgeq.quantize.recipe import Precision
 from edgeq.quantize.weights import quantize_bias, quantize_weight, smallest_weight_scale
-from edgeq.types import IntegerType
 
 __all__ = ["insert_qdq", "model_bytes"]
 
 _WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
-_WIDE = (IntegerType.INT16, IntegerType.UINT16)
-_WIDE_OPSET = 21
 _CONSTANT_INPUT_OPS = frozenset({"Add", "Mul", "Sub", "Div", "Concat"})
 
 
@@ -47,18 +42,6 @@ def insert_qdq(model: ir.Model, plan: Plan) -> ir.Model:
     for name, tensor in plan.tensors.items():
         _insert_pair(graph, values[name], tensor, int8, first=nodes[0])
     _drop_unused_constants(graph)
-    wide = any(tensor.grid.dtype in _WIDE for tensor in plan.tensors.values())
-    return _upgraded(result) if wide else result
-
-
-def _upgraded(model: ir.Model) -> ir.Model:
-    """The model in the first opset whose QuantizeLinear makes 16-bit integers."""
-    if model.graph.opset_imports.get("", 0) >= _WIDE_OPSET:
-        return model
-    metadata = dict(model.metadata_props)
-    proto = onnx.version_converter.convert_version(ir.serde.serialize_model(model), _WIDE_OPSET)
-    result = ir.serde.deserialize_model(proto)
-    result.metadata_props.update(metadata)
     return result
 
 
