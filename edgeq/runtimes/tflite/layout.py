@@ -22,6 +22,7 @@ __all__ = [
     "Rule",
     "compatible",
     "identity",
+    "input_order",
     "inverse",
     "moved_last",
     "plan_layouts",
@@ -51,6 +52,11 @@ class LayoutPlan:
 def identity(rank: int) -> Perm:
     """Stored as ONNX has it."""
     return tuple(range(rank))
+
+
+def input_order(rank: int) -> Perm:
+    """How inputs of a model are stored: images have their channels last."""
+    return NHWC if rank == len(NHWC) else identity(rank)
 
 
 def inverse(perm: Perm) -> Perm:
@@ -111,8 +117,7 @@ def plan_layouts(graph: Graph, rules: Mapping[str, Rule]) -> LayoutPlan:
     values: dict[str, Perm] = {}
     wanted: dict[tuple[str, int], Perm] = {}
     for name in graph.inputs:
-        rank = len(graph.values[name].shape)
-        values[name] = NHWC if rank == len(NHWC) else identity(rank)
+        values[name] = input_order(len(graph.values[name].shape))
     for node in graph.nodes:
         wants, makes = rules[node.op](node, graph.values, values)
         wanted.update({(node.name, index): perm for index, perm in wants.items()})

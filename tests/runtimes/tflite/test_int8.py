@@ -10,10 +10,11 @@ import onnxruntime as ort
 import pytest
 from onnx import helper, numpy_helper
 
+from edgeq.errors import ModelError
 from edgeq.quantize.insert import model_bytes
 from edgeq.quantize.recipe import Precision
 from edgeq.runtimes.base import LowerOptions
-from edgeq.runtimes.tflite.lower import convert
+from edgeq.runtimes.tflite.lower import convert, lower
 from edgeq.runtimes.tflite.scheme import scheme
 from edgeq.types import IntegerType
 from tests.quantize.nets import NETS, PLAIN, Net, images, normalised, quantise, run, size_of, snr_db
@@ -265,3 +266,48 @@ def test_int16_activations_agree_with_the_simulation(name):
     found = run_tflite(convert(data, LowerOptions()), image)["output0"]
     # One step of an int16 grid is 90 dB down; what is left comes from LOGISTIC's table of 512 entries.
     assert snr_db(simulated, found) > 65
+
+
+@pytest.mark.parametrize("name", ["yolov8", "yolox", "silu"])
+def test_an_integer_model_leaves_its_decoding_to_a_float_tail(name, tmp_path):
+    model = normalised(ALL[name]())
+    _, qdq = quantise(model, PLAIN, INT8)
+    data = model_bytes(qdq)
+    artifact = lower(data, tmp_path, LowerOptions(name="m", integer_io=True))
+    body = artifact.path.read_bytes()
+    assert {
+        np.dtype(entry["dtype"]).name for entry in interpreter(body, xnnpack=False).get_tensor_details()
+    } <= {
+        "int8",
+        "int32",
+    }
+    image = images(1, size=size_of(model))[0]
+    found = dequantised_outputs(body, image)
+    if name != "silu":
+        assert [path.name for path in artifact.files] == ["m.tflite", "m.tail.tflite"]
+        runner = interpreter(artifact.files[1].read_bytes()).get_signature_runner()
+        assert set(runner.get_input_details()) == set(found)
+        found = runner(**found)
+    assert snr_db(run(data, image)[0], found["output0"]) > 25
+
+
+def dequantised_outputs(data, image):
+    made = interpreter(data)
+    entry = made.get_input_details()[0]
+    scale, zero = entry["quantization"]
+    integers = np.rint(image.transpose(0, 2, 3, 1) / scale) + zero
+    runner = made.get_signature_runner()
+    (name,) = runner.get_input_details()
+    outputs = runner(**{name: np.clip(integers, -128, 127).astype(np.int8)})
+    grids = {key: entry["quantization"] for key, entry in runner.get_output_details().items()}
+    return {
+        key: (value.astype(np.float32) - np.float32(grids[key][1])) * np.float32(grids[key][0])
+        for key, value in outputs.items()
+    }
+
+
+def test_an_integer_model_cannot_have_a_float_layer_inside(tmp_path):
+    _, qdq = quantise(normalised(NETS["silu"]()), PLAIN, INT8, kept_float={"depthwise": "kept"})
+    with pytest.raises(ModelError, match=r"float layers between integer ones: depthwise"):
+        lower(model_bytes(qdq), tmp_path, LowerOptions(integer_io=True))
+    assert not list(tmp_path.iterdir())
