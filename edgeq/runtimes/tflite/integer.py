@@ -106,4 +106,15 @@ def _clip(graph: Graph, node: Node) -> bool:
     return False
 
 
-_CHECKS: dict[str, Callable[[Graph, Node], bool]] = {"Sigmoid": _logistic, "Clip": _clip, "Relu": _clip}
+def _plain_mean(graph: Graph, node: Node) -> bool:
+    """Every window has as many values, so that the mean is a convolution."""
+    padded = any(node.get("pads", ())) or node.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID")
+    return not node.get("ceil_mode", 0) and (not padded or bool(node.get("count_include_pad", 0)))
+
+
+_CHECKS: dict[str, Callable[[Graph, Node], bool]] = {
+    "AveragePool": _plain_mean,
+    "Sigmoid": _logistic,
+    "Clip": _clip,
+    "Relu": _clip,
+}

@@ -24,6 +24,7 @@ _COMPUTED = frozenset(
     {
         *(
             "Add",
+            "AveragePool",
             "Clip",
             "Concat",
             "Conv",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from edgeq.runtimes.tflite.emit import Emitter
-from edgeq.runtimes.tflite.graph import Node, refuse
+from edgeq.runtimes.tflite.graph import Grid, Node, refuse
 from edgeq.runtimes.tflite.ops.padding import VALID, Window, pad_input, window_of
 from edgeq.runtimes.tflite.orders import reduced_axes
 
@@ -59,9 +59,36 @@ def average_pool(emit: Emitter, node: Node) -> None:
             raise refuse(node, "ceil_mode makes windows that reach over the border", "export it without")
         source = pad_input(emit, node, source, window)
         window = Window(window.kernel, window.strides, window.dilations, window.pads, VALID)
-    made = emit.moved(node)
-    _pool(emit, node, "AVERAGE_POOL_2D", source, made, window)
-    emit.settle(node, made)
+    if node.integer:
+        _mean_by_convolution(emit, node, source, window)
+    else:
+        _pool(emit, node, "AVERAGE_POOL_2D", source, emit.output(node), window)
+
+
+def _mean_by_convolution(emit: Emitter, node: Node, source: int, window: Window) -> None:
+    """A depthwise convolution with weights 1: XNNPACK has it in int8, and it rounds once."""
+    grid = emit.writer.tensors[source].grid
+    if grid is None:
+        raise AssertionError(node.name)
+    channels = emit.writer.tensors[source].shape[3]
+    share = float(np.float32(1 / (window.kernel[0] * window.kernel[1])))
+    ones = emit.constant(
+        np.ones((1, *window.kernel, channels), np.int8), "ones", grid=Grid((share,), (0,), "int8")
+    )
+    wide = grid.dtype == "int16"
+    bias_grid = Grid((float(np.float32(grid.scale[0] * share)),), (0,), "int64" if wide else "int32")
+    zeros = np.zeros(channels, np.int64 if wide else np.int32)
+    bias = emit.constant(zeros, "zeros", grid=bias_grid, keep_type=True)
+    emit.op(
+        "DEPTHWISE_CONV_2D",
+        [source, ones, bias],
+        [emit.output(node)],
+        "DepthwiseConv2DOptions",
+        padding=window.padding,
+        strideH=window.strides[0],
+        strideW=window.strides[1],
+        depthMultiplier=1,
+    )
 
 
 def _overhang(emit: Emitter, node: Node, window: Window) -> bool:
