@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         SessionOptions,
     )
     from edgeq.targets import Target
+    from edgeq.types import ModelPrecision
 
 __all__ = ["RUNTIME", "TfliteRuntime"]
 
@@ -34,12 +35,20 @@ class TfliteRuntime:
     install: str = 'pip install "edgeq[tflite]"'
     artifact_suffixes: tuple[str, ...] = (".tflite",)
     default_float: str = "float32"
+    integer_io: bool = True
     session_factory: str = "edgeq.runtimes.tflite.session:open_session"
 
     @property
     def requires(self) -> tuple[str, ...]:
         """The one of the two wheels that is here, else the maintained one."""
         return next(((name,) for name in _WHEELS if importlib.util.find_spec(name)), _WHEELS[:1])
+
+    @property
+    def precisions(self) -> tuple[ModelPrecision, ...]:
+        """All of them."""
+        from edgeq.types import ModelPrecision
+
+        return tuple(ModelPrecision)
 
     def open_session(self, artifact: Path, *, options: SessionOptions) -> Session:
         """A loaded model; see `edgeq.runtimes.tflite.session`."""
