@@ -209,7 +209,7 @@ def quantize(
         force=force,
         target=profile,
         runtime=runtime,
-        recipe=_tuned_to(recipe, budget),
+        recipe=_tuned_to(recipe, budget, all_integer=precision.integer_io),
         images=ImageChoice(calib, calib_split, calib_images, eval_data, eval_split, measured, allow_overlap),
         budget=budget,
         post=PostProcess(confidence=post.confidence, iou=post.iou),
@@ -265,9 +265,14 @@ def _check_room(source: Path) -> None:
         )
 
 
-def _tuned_to(flags: RecipeFlags, budget: Budget) -> Recipe:
-    """The recipe, its tuning aimed at the budget unless a recipe file says what to aim at."""
+def _tuned_to(flags: RecipeFlags, budget: Budget, *, all_integer: bool) -> Recipe:
+    """The recipe, its tuning aimed at the budget unless a recipe file says what to aim at.
+
+    Devices that compute in integers only cannot keep a layer in float, whatever it costs.
+    """
     recipe = flags.recipe()
+    if all_integer and flags.recipe_file is None:
+        return replace(recipe, float_heads=False, max_predicted_drop=None)
     limit = budget.max_map_drop if budget.max_map_drop is not None else budget.max_top1_drop
     if limit is None or flags.recipe_file is not None:
         return recipe

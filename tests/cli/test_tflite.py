@@ -107,6 +107,28 @@ def test_int16x8(made, tmp_path, edgeq):
     assert "INT8 weights with INT16 activations" in reasons
 
 
+def test_integers_only(made, tmp_path, edgeq):
+    out, data = tmp_path / "out", made / "set" / "data.yaml"
+    result = edgeq(
+        "quantize", made / "tiny.onnx", "--target", "arm64-linux", "--io", "int8", "--calib", data, "-o", out,
+        "--skip-fit-check", "--no-cache", "--json",
+    )  # fmt: skip
+    assert result.code == 0, result.err
+    assert result.json["audit"]["int8_compute_count"] == 4
+    bundle = open_bundle(out)
+    assert bundle.manifest.files["model.tail.tflite"].role.value == "artifact"
+    report = edgeq("evaluate", out, "--data", data, "--no-save", "--json").json
+    session = report["sessions"]["int8"]
+    assert session["input_dtype"] == session["output_dtype"] == "int8"
+    assert session["tail"].startswith("model.tail.tflite")
+    assert abs(report["drop"]["drop_points"]) < 5
+    alone = tmp_path / "alone.tflite"
+    shutil.copy(out / "model.tflite", alone)
+    refused = edgeq("evaluate", alone, "--data", data)
+    assert refused.code == 2
+    assert "put model.tail.tflite beside it" in refused.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

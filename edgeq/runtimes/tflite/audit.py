@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeq.runtimes.base import AuditReport, LayerAudit, LayerPrecision, SessionOptions
-from edgeq.runtimes.tflite.modelfile import FileOperator, FileTensor, TfliteFile, read_model
-from edgeq.runtimes.tflite.native import delegated, import_wheel
+from edgeq.runtimes.tflite.modelfile import FileOperator, FileTensor, TfliteFile, read_model, tail_path
+from edgeq.runtimes.tflite.native import Wheel, delegated, import_wheel
 from edgeq.runtimes.tflite.session import open_interpreter
 
 __all__ = ["audit"]
@@ -70,6 +70,8 @@ class _Loaded:
     names: Sequence[str]
     """Of each operator's kind: ``CONV_2D``."""
     taken: frozenset[int]
+    pieces: int
+    """Of the graph that XNNPACK runs."""
     xnnpack: bool
     producers: Mapping[int, int]
 
@@ -98,24 +100,36 @@ def audit(
     """
     wheel = import_wheel()
     file = read_model(artifact)
-    operators = open_interpreter(wheel, artifact, options)._get_ops_details()
-    taken, pieces = delegated(operators)
-    loaded = _Loaded(
-        file=file,
-        names=[str(entry["op_name"]) for entry in operators[: len(file.operators)]],
-        taken=taken,
-        xnnpack=options.xnnpack is not False,
-        producers={tensor: n for n, entry in enumerate(file.operators) for tensor in entry.outputs},
+    loaded = [_load(wheel, artifact, file, options)]
+    behind = tail_path(artifact, file)
+    if behind is not None:
+        loaded.append(_load(wheel, behind, read_model(behind), options))
+    audited = [[_layer(n, part, reasons or {}) for n in range(len(part.names))] for part in loaded]
+    taken, count, pieces = (
+        sum(counts) for counts in zip(*((len(p.taken), len(p.names), p.pieces) for p in loaded), strict=True)
     )
-    layers = tuple(_layer(number, loaded, reasons or {}) for number in range(len(file.operators)))
     details = {
         "version": wheel.version,
         "package": wheel.package,
         "delegate": "XNNPACK" if pieces else "none",
-        "delegated_ops": f"{len(taken)} of {len(file.operators)} in {pieces} parts",
+        "delegated_ops": f"{taken} of {count} in {pieces} parts",
         "told_by": "the file's types and the interpreter's operators after delegation",
     }
-    return AuditReport("tflite", layers, details, _remarks(loaded, layers))
+    layers = tuple(layer for part in audited for layer in part)
+    return AuditReport("tflite", layers, details, _remarks(loaded[0], audited[0]))
+
+
+def _load(wheel: Wheel, path: Path, file: TfliteFile, options: SessionOptions) -> _Loaded:
+    operators = open_interpreter(wheel, path, options)._get_ops_details()
+    taken, pieces = delegated(operators)
+    return _Loaded(
+        file=file,
+        names=[str(entry["op_name"]) for entry in operators[: len(file.operators)]],
+        taken=taken,
+        pieces=pieces,
+        xnnpack=options.xnnpack is not False,
+        producers={tensor: n for n, entry in enumerate(file.operators) for tensor in entry.outputs},
+    )
 
 
 def _layer(number: int, loaded: _Loaded, reasons: Mapping[str, str]) -> LayerAudit:

@@ -1,7 +1,7 @@
 """Key-value pairs that exporters put into a ``.tflite`` file, as ONNX models carry theirs: text to text.
 
 * edgeq: a metadata buffer ``edgeq``, JSON with ``source``, the pairs of the ONNX model, and ``nodes``,
-  tensor name -> name and op of the source node.
+  tensor name -> name and op of the source node, and ``tail``, the file that goes on from the outputs.
 * Ultralytics: a zip archive behind the flatbuffer with ``metadata.json``, earlier ``temp_meta.txt`` with a
   Python literal.
 * TFLite Support and others: the same archive with a text file of labels, one a line.
@@ -14,9 +14,10 @@ import json
 import re
 import zipfile
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["OWN_NAME", "parse_metadata", "parse_own_metadata", "zip_metadata"]
+__all__ = ["OWN_NAME", "OwnMetadata", "parse_metadata", "parse_own_metadata", "zip_metadata"]
 
 OWN_NAME = "edgeq"
 """Of the metadata buffer in files that edgeq wrote."""
@@ -39,22 +40,34 @@ def parse_metadata(content: bytes) -> Mapping[str, str]:
     return {str(key): _as_text(value) for key, value in data.items()} if isinstance(data, dict) else {}
 
 
-def parse_own_metadata(content: bytes) -> tuple[Mapping[str, str], Mapping[str, tuple[str, str]]]:
-    """Source pairs and nodes of the buffer in edgeq's own files; both empty where it is another's."""
+@dataclass(frozen=True)
+class OwnMetadata:
+    """What the buffer in edgeq's own files says."""
+
+    source: Mapping[str, str] = field(default_factory=dict)
+    """Key-value pairs of the ONNX model."""
+    nodes: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    """Tensor name -> name and op of the source node."""
+    tail: str = ""
+    """Name of the file beside it that makes the source's outputs of this one's; empty: there is none."""
+
+
+def parse_own_metadata(content: bytes) -> OwnMetadata:
+    """The buffer's content; empty where it is another's."""
     try:
         data = json.loads(content.decode("utf-8", "replace"))
     except (ValueError, RecursionError):
-        return {}, {}
+        return OwnMetadata()
     if not isinstance(data, dict):
-        return {}, {}
-    source, nodes = data.get("source"), data.get("nodes")
+        return OwnMetadata()
+    source, nodes, tail = data.get("source"), data.get("nodes"), data.get("tail")
     pairs = {str(key): _as_text(value) for key, value in source.items()} if isinstance(source, dict) else {}
     known = {
         str(tensor): (str(entry[0]), str(entry[1]))
         for tensor, entry in (nodes.items() if isinstance(nodes, dict) else ())
         if isinstance(entry, list) and len(entry) == 2
     }
-    return pairs, known
+    return OwnMetadata(pairs, known, tail if isinstance(tail, str) else "")
 
 
 def zip_metadata(path: Path) -> Mapping[str, str]:

@@ -18,7 +18,7 @@ from edgeq.errors import ModelError
 from edgeq.runtimes.tflite.flatbuffer import Damaged, Table, root_table
 from edgeq.runtimes.tflite.metadata import OWN_NAME, parse_own_metadata, zip_metadata
 
-__all__ = ["FileOperator", "FileTensor", "TfliteFile", "read_model"]
+__all__ = ["FileOperator", "FileTensor", "TfliteFile", "read_model", "tail_path"]
 
 _IDENTIFIER = b"TFL3"
 _LEAST_BYTES, _MOST_BYTES = 32, 1 << 31
@@ -89,6 +89,8 @@ class TfliteFile:
     """Key-value pairs: the source's in edgeq's own files, else those that an exporter appended."""
     nodes: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     """edgeq's own files: tensor name -> name and op of the source node that it comes from."""
+    tail: str = ""
+    """edgeq's integers-only files: name of the float file that goes on from the outputs."""
 
     def name(self, tensor: int) -> str:
         """Name by which a caller knows an input or output."""
@@ -127,6 +129,25 @@ def read_model(path: Path) -> TfliteFile:
     return found if found.metadata else replace(found, metadata=zip_metadata(path))
 
 
+def tail_path(path: Path, file: TfliteFile) -> Path | None:
+    """The file that goes on from a file's outputs; None: it is complete by itself.
+
+    Raises:
+        ModelError: it is named but not there, or named as something outside of the model's folder.
+    """
+    if not file.tail:
+        return None
+    if Path(file.tail).name != file.tail or "\\" in file.tail or not file.tail.endswith(".tflite"):
+        raise ModelError(f"{path} names {file.tail!r} to go on with, which is no file beside it")
+    behind = path.with_name(file.tail)
+    if behind == path or not behind.is_file():
+        raise ModelError(
+            f"{path.name} computes in integers only, and {file.tail}, which decodes its outputs, is missing",
+            fix=f"put {file.tail} beside it",
+        )
+    return behind
+
+
 def _read(data: memoryview) -> TfliteFile:
     model = root_table(data, _IDENTIFIER)
     if model.scalar(0, "I") != 3:
@@ -144,9 +165,11 @@ def _read(data: memoryview) -> TfliteFile:
     if not inputs or not outputs:
         raise Damaged("its graph has no inputs or no outputs")
     own = [_metadata(entry, buffers) for entry in model.tables(6)]
-    metadata, nodes = parse_own_metadata(b"".join(own))
+    said = parse_own_metadata(b"".join(own))
     names = _signature_names(model, len(tensors), len(subgraphs))
-    return TfliteFile(tensors, operators, inputs, outputs, names, metadata, nodes)
+    return TfliteFile(
+        tensors, operators, inputs, outputs, names, said.source, nodes=said.nodes, tail=said.tail
+    )
 
 
 def _buffer(entry: Table, data: memoryview) -> memoryview:

@@ -44,7 +44,7 @@ def probe(cpuinfo: Path = Path("/proc/cpuinfo")) -> ProbeReport:
         features["package"] = wheel.package
         if wheel.package == "tflite-runtime":
             problems.append(
-                "tflite-runtime is no longer maintained, and its XNNPACK takes fewer operators: "
+                "tflite-runtime is no longer maintained, and its XNNPACK takes no INT8 operators on x86-64: "
                 "pip install ai-edge-litert, where Python is 3.10 or newer"
             )
     return ProbeReport("tflite", version, features, tuple(problems))

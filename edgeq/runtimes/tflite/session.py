@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from edgeq.errors import ModelError
 from edgeq.runtimes.base import SessionOptions
-from edgeq.runtimes.tflite.modelfile import FileTensor, TfliteFile, read_model
+from edgeq.runtimes.tflite.modelfile import FileTensor, TfliteFile, read_model, tail_path
 from edgeq.runtimes.tflite.native import Wheel, delegated, import_wheel, native_message, quiet_native_log
 from edgeq.types import TensorInfo
 
@@ -26,24 +26,23 @@ class TfliteSession:
     """A loaded model; see `edgeq.runtimes.base.Session`.
 
     Callers see float32 everywhere; inputs and outputs of other types are converted here, at the model's own
-    scales where it has them.
+    scales where it has them. An integers-only model is followed by its float tail.
     """
 
-    def __init__(self, native: Any, model: TfliteFile, details: Mapping[str, str]) -> None:
-        self._native, self._details = native, dict(details)
-        self._inputs = tuple(_Port.of(model, number) for number in model.inputs)
-        self._outputs = tuple(_Port.of(model, number) for number in model.outputs)
-        self._metadata = dict(model.metadata)
+    def __init__(
+        self, parts: Sequence[_Part], metadata: Mapping[str, str], details: Mapping[str, str]
+    ) -> None:
+        self._parts, self._metadata, self._details = tuple(parts), dict(metadata), dict(details)
 
     @property
     def inputs(self) -> tuple[TensorInfo, ...]:
         """The model's inputs, named by its signature where it has one."""
-        return tuple(port.info for port in self._inputs)
+        return tuple(port.info for port in self._parts[0].inputs)
 
     @property
     def outputs(self) -> tuple[TensorInfo, ...]:
         """The model's outputs, named by its signature where it has one."""
-        return tuple(port.info for port in self._outputs)
+        return tuple(port.info for port in self._parts[-1].outputs)
 
     @property
     def details(self) -> Mapping[str, str]:
@@ -61,26 +60,45 @@ class TfliteSession:
         Raises:
             ModelError: the tensor does not fit the model, or an operator fails.
         """
-        if len(self._inputs) != 1:
-            names = ", ".join(port.info.name for port in self._inputs)
+        if len(self.inputs) != 1:
+            names = ", ".join(info.name for info in self.inputs)
             raise ModelError(
-                f"inference failed: it takes {len(self._inputs)} inputs ({names}), edgeq gives one image",
+                f"inference failed: it takes {len(self.inputs)} inputs ({names}), edgeq gives one image",
                 fix="convert the model with the image as its only input",
             )
-        port = self._inputs[0]
-        if tuple(tensor.shape) != port.info.shape:
+        info = self.inputs[0]
+        if tuple(tensor.shape) != info.shape:
             raise ModelError(
-                f"inference failed: input {port.info.name!r} takes {list(port.info.shape)}, "
-                f"not {list(tensor.shape)}"
+                f"inference failed: input {info.name!r} takes {list(info.shape)}, not {list(tensor.shape)}"
             )
+        values = {info.name: tensor}
         try:
-            self._native.set_tensor(port.index, port.to_native(tensor))
-            self._native.invoke()
-            return {
-                out.info.name: out.from_native(self._native.get_tensor(out.index)) for out in self._outputs
-            }
+            for part in self._parts:
+                values = part.run(values)
         except (RuntimeError, ValueError) as error:
             raise ModelError(f"inference failed: {native_message(error)}") from error
+        return values
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One file's interpreter."""
+
+    native: Any
+    inputs: tuple[_Port, ...]
+    outputs: tuple[_Port, ...]
+
+    @classmethod
+    def of(cls, native: Any, file: TfliteFile) -> _Part:
+        inputs, outputs = ([_Port.of(file, n) for n in numbers] for numbers in (file.inputs, file.outputs))
+        return cls(native, tuple(inputs), tuple(outputs))
+
+    def run(self, values: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+        """Float32 outputs by name for float32 inputs by name."""
+        for port in self.inputs:
+            self.native.set_tensor(port.index, port.to_native(values[port.info.name]))
+        self.native.invoke()
+        return {port.info.name: port.from_native(self.native.get_tensor(port.index)) for port in self.outputs}
 
 
 @dataclass(frozen=True)
@@ -128,20 +146,39 @@ def open_session(artifact: Path, options: SessionOptions) -> TfliteSession:
         UnavailableError: neither wheel is installed.
     """
     wheel = import_wheel()
-    model = read_model(artifact)
-    _check_ports(model, artifact)
-    native = open_interpreter(wheel, artifact, options)
+    file = read_model(artifact)
+    _check_ports(file, artifact)
+    parts = [_Part.of(open_interpreter(wheel, artifact, options), file)]
     details = {
         "runtime": "tflite",
         "version": wheel.version,
         "package": wheel.package,
-        **_delegate(native),
+        **_delegate(parts[0].native),
         "threads": str(options.threads),
         "float_precision": "float32",
-        "input_dtype": ", ".join(model.tensors[number].dtype for number in model.inputs),
-        "output_dtype": ", ".join(model.tensors[number].dtype for number in model.outputs),
+        "input_dtype": ", ".join(port.dtype for port in parts[0].inputs),
+        "output_dtype": ", ".join(port.dtype for port in parts[0].outputs),
     }
-    return TfliteSession(native, model, details)
+    behind = tail_path(artifact, file)
+    if behind is not None:
+        parts.append(_open_tail(wheel, behind, options, parts[0]))
+        details["tail"] = f"{behind.name}, float"
+    return TfliteSession(parts, file.metadata, details)
+
+
+def _open_tail(wheel: Wheel, path: Path, options: SessionOptions, body: _Part) -> _Part:
+    """The float file behind an integers-only one.
+
+    Raises:
+        ModelError: it does not take what the other gives.
+    """
+    file = read_model(path)
+    _check_ports(file, path)
+    part = _Part.of(open_interpreter(wheel, path, options), file)
+    given = {port.info.name: port.info.shape for port in body.outputs}
+    if {port.info.name: port.info.shape for port in part.inputs} != given:
+        raise ModelError(f"{path} does not take the outputs of the model before it", fix="lower both anew")
+    return part
 
 
 def open_interpreter(wheel: Wheel, artifact: Path, options: SessionOptions) -> Any:

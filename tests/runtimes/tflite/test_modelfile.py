@@ -9,7 +9,7 @@ import pytest
 from edgeq.errors import ModelError
 from edgeq.runtimes.tflite.flatbuffer import Damaged, root_table
 from edgeq.runtimes.tflite.metadata import parse_metadata
-from edgeq.runtimes.tflite.modelfile import read_model
+from edgeq.runtimes.tflite.modelfile import read_model, tail_path
 
 from .files import make_file, with_zip
 
@@ -47,6 +47,14 @@ def test_edgeqs_own_metadata(read):
     model = read(make_file(metadata={"source": {"names": {"0": "bolt"}, "task": "detect"}, "nodes": nodes}))
     assert model.metadata == {"names": "{0: 'bolt'}", "task": "detect"}
     assert model.nodes == {"out": ("conv1", "Conv")}
+
+
+@pytest.mark.parametrize("tail", ["../out.tflite", "/etc/out.tflite", "a\\b.tflite", "out.txt", "m.tflite"])
+def test_a_tail_lies_beside_its_model(tail, read, tmp_path):
+    model = read(make_file(metadata={"source": {}, "nodes": {}, "tail": tail}))
+    (tmp_path.parent / "out.tflite").write_bytes(b"")
+    with pytest.raises(ModelError, match=r"beside it|is missing"):
+        tail_path(tmp_path / "m.tflite", model)
 
 
 @pytest.mark.parametrize(
