@@ -189,6 +189,9 @@ def _from_file(
 ) -> Subject:
     path, session = plain.path, plain.session
     reference, float_specs = found or (None, None)
+    warning = session.details.get("warning")
+    if warning:
+        console.warn(f"{path.name}: {warning}")
     specs, unknown = None, ""
     try:
         recognised = _recognised(plain, data) if float_specs is None else float_specs.fitted(session)

@@ -88,7 +88,10 @@ class Session(Protocol):
 
     @property
     def details(self) -> Mapping[str, str]:
-        """What ran: runtime version, provider or delegate, threads, precision; goes into every record."""
+        """What ran: runtime version, provider or delegate, threads, precision; goes into every record.
+
+        A key ``warning`` holds what the user has to know before trusting its results.
+        """
         ...
 
     def infer(self, tensor: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeq.runtimes.base import AuditReport, LayerAudit, LayerPrecision, SessionOptions
+from edgeq.runtimes.tflite.hazards import undefined_operators, undefined_warning
 from edgeq.runtimes.tflite.modelfile import FileOperator, FileTensor, TfliteFile, read_model, tail_path
 from edgeq.runtimes.tflite.native import Wheel, delegated, import_wheel
 from edgeq.runtimes.tflite.session import open_interpreter
@@ -230,7 +231,8 @@ def _remarks(loaded: _Loaded, layers: Sequence[LayerAudit]) -> tuple[str, ...]:
     integer = [(number, weight) for number, weight in pairs if weight is not None and weight.dtype in _BYTES]
     if not integer:
         return ()
-    remarks = []
+    text = undefined_warning(len(undefined_operators(loaded.file, loaded.taken)))
+    remarks = [text] if text else []
     dynamic = sum(layers[number].reason.startswith("dynamic range") for number, _ in integer)
     if dynamic:
         remarks.append(

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from edgeq.errors import ModelError
 from edgeq.runtimes.base import SessionOptions
+from edgeq.runtimes.tflite.hazards import undefined_operators, undefined_warning
 from edgeq.runtimes.tflite.modelfile import FileTensor, TfliteFile, read_model, tail_path
 from edgeq.runtimes.tflite.native import Wheel, delegated, import_wheel, native_message, quiet_native_log
 from edgeq.types import TensorInfo
@@ -153,7 +154,7 @@ def open_session(artifact: Path, options: SessionOptions) -> TfliteSession:
         "runtime": "tflite",
         "version": wheel.version,
         "package": wheel.package,
-        **_delegate(parts[0].native),
+        **_delegate(parts[0].native, file),
         "threads": str(options.threads),
         "float_precision": "float32",
         "input_dtype": ", ".join(port.dtype for port in parts[0].inputs),
@@ -219,15 +220,17 @@ def _check_ports(model: TfliteFile, artifact: Path) -> None:
             )
 
 
-def _delegate(native: Any) -> dict[str, str]:
-    """Which delegate took operators, and how many of how many in how many pieces."""
+def _delegate(native: Any, file: TfliteFile) -> dict[str, str]:
+    """Which delegate took operators, how many of how many in how many pieces, and what that means."""
     try:
         operators = native._get_ops_details()
     except (AttributeError, RuntimeError, ValueError, KeyError):  # not part of TFLite's public interface
         return {"delegate": "unknown"}
     taken, pieces = delegated(operators)
     count = len(operators) - pieces
+    text = undefined_warning(len(undefined_operators(file, taken)))
+    warning = {"warning": text} if text else {}
     if not pieces:
-        return {"delegate": "none", "delegated_ops": f"0 of {count}"}
+        return {"delegate": "none", "delegated_ops": f"0 of {count}", **warning}
     parts = f"{pieces} part{'s' if pieces > 1 else ''}"
-    return {"delegate": "XNNPACK", "delegated_ops": f"{len(taken)} of {count} in {parts}"}
+    return {"delegate": "XNNPACK", "delegated_ops": f"{len(taken)} of {count} in {parts}", **warning}

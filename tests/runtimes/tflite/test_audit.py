@@ -111,6 +111,8 @@ def test_the_bad_file_is_told_for_what_it_is(shared_data):
     assert all("one scale for all channels" in layer.reason for layer in dynamic)
     text = " ".join(report.remarks)
     assert "81 of 219" in text
+    assert "2 depthwise convolutions" in text
+    assert "results are not defined" in text
     assert "81 of 81 INT8 weights have one scale for all channels" in text
     left = {layer.kernel for layer in report.layers if layer.kernel.startswith("TFLite")}
     assert "TFLite RESIZE_NEAREST_NEIGHBOR" in left
