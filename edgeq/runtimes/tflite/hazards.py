@@ -1,7 +1,7 @@
 """Operators that a file asks for and TFLite runs wrongly, without a word.
 
 The depthwise convolution with float activations and INT8 weights reads one weight scale per channel
-(``EvalHybridPerChannel`` in ``kernels/depthwise_conv.cc``, which alone serves these types). Where the file has
+(``EvalHybridPerChannel`` in ``kernels/depthwise_conv.cc``, the only one for these types). Where the file has
 one for the whole tensor, it reads whatever lies behind in memory: results change from load to load.
 """
 
