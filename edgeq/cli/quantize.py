@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgeq.cli.flags import OutputFlags, PostFlags, SpecFlags, choice, command
+from edgeq.cli.precision import PrecisionFlags, check_needs, for_precision
 
 if TYPE_CHECKING:
     from edgeq.cli.accuracy import Accuracy
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from edgeq.targets import Target
     from edgeq.types import ModelPrecision, PostProcess, Task
 
-__all__ = ["PrecisionFlags", "RecipeFlags", "quantize"]
+__all__ = ["RecipeFlags", "quantize"]
 
 FAILED = 3
 _PREDICTED_SHARE = 0.4
@@ -107,38 +108,6 @@ class Order:
         return self.precision.value.upper() if self.precision.calibrated else self.precision.value
 
 
-@dataclass(frozen=True)
-class PrecisionFlags:
-    """What the artifact computes in."""
-
-    precision: Annotated[
-        Any,
-        typer.Option(
-            "--precision", parser=choice("edgeq.types:ModelPrecision"),
-            metavar="int8|int16x8|dynamic|float16|float32", help="What the artifact computes in.",
-        ),
-    ] = "int8"  # fmt: skip
-    io: Annotated[
-        str,
-        typer.Option(
-            "--io", metavar="float|int8", help="Type of inputs and outputs; int8 for microcontrollers, NPUs."
-        ),
-    ] = "float"
-
-    @property
-    def integer_io(self) -> bool:
-        """Whether inputs and outputs are integers.
-
-        Raises:
-            InputError: neither word.
-        """
-        from edgeq.errors import InputError
-
-        if self.io not in ("float", "int8"):
-            raise InputError(f"--io {self.io!r} is neither float nor int8", fix="edgeq quantize --help")
-        return self.io == "int8"
-
-
 @command
 def quantize(
     *,
@@ -195,10 +164,10 @@ def quantize(
     from edgeq.types import PostProcess
 
     console = Console(output)
-    profile = _for_precision(load_target(target), precision.precision)
+    profile = for_precision(load_target(target), precision.precision)
     runtime = load_runtime(profile.runtime)
     check_precision(runtime, precision.precision, integer_io=precision.integer_io)
-    _check_needs(precision.precision, calib, recipe)
+    check_needs(precision.precision, calib, has_choices=recipe != RecipeFlags())
     budget = Budget(max_map_drop=max_map_drop, max_top1_drop=max_top1_drop)
     suffix = "" if precision.precision.value == "int8" else f"-{precision.precision.value}"
     folder = out or Path("build") / f"{source.stem}-{profile.name}{suffix}"
@@ -221,32 +190,6 @@ def quantize(
     check_free(folder, force=force)
     _check_room(source)
     return _run(order, spec, console, dry_run=dry_run)
-
-
-def _for_precision(target: Target, precision: ModelPrecision) -> Target:
-    """The target with the activations that a precision asks for."""
-    from edgeq.types import IntegerType, ModelPrecision
-
-    return (
-        replace(target, activation_dtype=IntegerType.INT16) if precision is ModelPrecision.INT16X8 else target
-    )
-
-
-def _check_needs(precision: ModelPrecision, calib: Path | None, recipe: RecipeFlags) -> None:
-    """Raise InputError where calibration images are missing, or choices were made that have no effect."""
-    from edgeq.errors import InputError
-
-    if precision.calibrated and calib is None:
-        raise InputError(
-            f"--precision {precision.value} takes calibration images",
-            fix="--calib with a data.yaml or a folder of images; "
-            "--precision dynamic, float16 and float32 take none",
-        )
-    if not precision.calibrated and recipe != RecipeFlags():
-        raise InputError(
-            f"--recipe, --range and the like have no effect with --precision {precision.value}",
-            fix="leave them out",
-        )
 
 
 def _check_room(source: Path) -> None:
