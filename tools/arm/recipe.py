@@ -22,6 +22,8 @@ PACKAGES = (
     "iproute2",
     "kmod",
     "libc-bin",
+    # Wheels need it; every Debian with apt has it.
+    "libstdc++6",
     "login",
     "mawk",
     "mount",
