@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
+import subprocess
 import sys
 from dataclasses import asdict
 
@@ -58,8 +58,7 @@ def _ssh(given: argparse.Namespace) -> int:
     if running is None:
         sys.stderr.write("error: the board is not running\n  fix: python -m tools.arm start\n")
         return 4
-    command = board.ssh_command(running, given.words)
-    os.execvp(command[0], command)
+    return subprocess.call(board.ssh_command(running, given.words))
 
 
 def _print(document: object) -> None:

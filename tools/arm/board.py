@@ -1,7 +1,7 @@
 """The emulated board: a whole aarch64 machine with Linux and an SSH server, started and stopped.
 
-Its file system lies in its memory, so each start is a freshly installed board. Its user network is restricted:
-the board reaches nothing, and only this machine's loopback reaches its SSH port.
+Its file system lies in its memory, so each start is a freshly installed board. Its network is restricted: the
+board reaches nothing, and only this machine's loopback reaches its SSH port.
 """
 
 from __future__ import annotations
@@ -165,7 +165,17 @@ def _wait_until_ready(process: subprocess.Popen[bytes], log: Path, keys: Keys, d
     Raises:
         UnavailableError: the emulator ended or the time is over.
     """
-    probe = ["ssh", "-F", str(keys.ssh_config), "-o", "BatchMode=yes", "-o", "ConnectTimeout=20", ALIAS, "true"]
+    probe = [
+        "ssh",
+        "-F",
+        str(keys.ssh_config),
+        "-o",
+        "BatchMode=yes",
+        "-o",
+        "ConnectTimeout=20",
+        ALIAS,
+        "true",
+    ]
     while True:
         said = log.read_text(encoding="utf-8", errors="replace")
         tail = "\n".join(said.strip().splitlines()[-8:])

@@ -1,7 +1,8 @@
 """Boards' CPUs: what qemu calls them, and what Linux shows of them.
 
-XNNPACK chooses its kernels with the cpuinfo library, which reads ``/proc/cpuinfo`` and ``/sys/devices/system/cpu``. In
-user mode both are the host's: with them it does not start, or takes kernels that the emulated CPU has not.
+XNNPACK chooses its kernels with the cpuinfo library, which reads ``/proc/cpuinfo`` and
+``/sys/devices/system/cpu``. In user mode both are the host's: with them it does not start, or takes kernels that
+the emulated CPU has not.
 """
 
 from __future__ import annotations
@@ -54,7 +55,8 @@ CPUS = {
             part=0xD0B,
             variant=4,
             revision=1,
-            features="fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop asimddp",
+            features="fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc "
+            "dcpop asimddp",
             board="Raspberry Pi 5",
         ),
         Cpu(name="cortex-a72", part=0xD08, variant=0, revision=3, features=_PLAIN, board="Raspberry Pi 4"),

@@ -9,7 +9,6 @@ state alone. Packages are unpacked, not installed: their maintainer scripts woul
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -132,8 +131,3 @@ def version(package: Path) -> tuple[str, str]:
     """Name and version of a downloaded package, from its file name."""
     name, numbered, _ = package.name.split("_", 2)
     return name, numbered.replace("%3a", ":")
-
-
-def missing_tools() -> list[str]:
-    """The programs needed here that the machine lacks."""
-    return [name for name in ("apt-get", "apt-cache", "dpkg-deb", "tar") if shutil.which(name) is None]

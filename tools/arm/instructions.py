@@ -1,4 +1,4 @@
-"""Instructions that an aarch64 program executes between marks that it sets: a cost that is the same in every run."""
+"""Instructions that an aarch64 program executes between its own marks: a cost that is the same in every run."""
 
 from __future__ import annotations
 
@@ -13,11 +13,8 @@ from tools.arm.cache import Environment, require, whole
 from tools.arm.user_mode import QEMU, WORK, run_on_arm
 
 _SOURCE = Path(__file__).with_name("count_instructions.c")
-_MARK = 0o100000
 _COUNTS = "instructions.txt"
 _PLUGIN = "count_instructions.so"
-MARKING = f"import os\ndef mark(label):\n    os.umask({_MARK:#o} | label)\n"
-"""Python source that gives a program ``mark(label)``, label 0..511."""
 
 
 def count_instructions(
@@ -26,7 +23,7 @@ def count_instructions(
     """Run an aarch64 program; give its marks as (label, instructions since its start), in order.
 
     Args:
-        command: as for :func:`run_on_arm`; the program marks with :data:`MARKING`.
+        command: as for :func:`run_on_arm`; it marks with ``os.umask(guest.MARK | label)``, label 0..511.
         cpu: one of :data:`tools.arm.cpu.CPUS`.
         folder: the program's working folder; the plugin and its result are put there, too.
         timeout_s: after which it is killed.
@@ -72,9 +69,7 @@ def _built(environment: Environment) -> Path:
         raise UnavailableError("no C compiler for the counting plugin", fix="apt-get install gcc libc6-dev")
     with whole(library) as unfinished:
         flags = ["-shared", "-fPIC", "-O2", "-Wall", "-Wextra", f"-DPLUGIN_VERSION={interface}"]
-        done = subprocess.run(
-            [compiler, *flags, "-o", unfinished, _SOURCE], capture_output=True, text=True
-        )
+        done = subprocess.run([compiler, *flags, "-o", unfinished, _SOURCE], capture_output=True, text=True)
         if done.returncode != 0:
             raise UnavailableError(f"the counting plugin does not compile:\n{done.stderr[-800:]}")
     return library

@@ -1,13 +1,12 @@
-"""Makes the ARM environment: each part appears when it is whole, so an interrupted run goes on where it was."""
+"""Makes the ARM environment. A part appears when it is whole, so an interrupted run goes on where it was."""
 
 from __future__ import annotations
 
 import shutil
 import sys
-from pathlib import Path
 
 from edgeq.errors import UnavailableError
-from tools.arm import debian, image, recipe, rootfs, wheels
+from tools.arm import board, debian, image, recipe, rootfs, user_mode, wheels
 from tools.arm.cache import Environment, locate
 from tools.arm.keys import make_keys
 
@@ -60,18 +59,21 @@ def _make_board(environment: Environment) -> None:
 
 
 def _check_host() -> None:
-    missing = debian.missing_tools()
-    if missing or not sys.platform.startswith("linux"):
+    """Raise what this machine lacks.
+
+    Raises:
+        UnavailableError: a program, or the Linux that they belong to.
+    """
+    missing = [name for name in ("apt-get", "apt-cache", "dpkg-deb", "tar") if shutil.which(name) is None]
+    if missing:
         raise UnavailableError(
-            f"the ARM environment is made out of Debian packages, and this machine lacks {', '.join(missing)}",
+            f"the ARM environment is made of Debian packages, and there is no {', '.join(missing)} here",
             fix="make it on Debian, or in a container of it",
         )
-    if not Path("/usr/share/keyrings").is_dir():
-        raise UnavailableError("no keyrings of the distribution", fix="apt-get install debian-archive-keyring")
-    if shutil.which("qemu-aarch64") is None and shutil.which("qemu-system-aarch64") is None:
-        raise UnavailableError(
-            "qemu is not installed", fix="apt-get install qemu-user qemu-system-arm (as root)"
-        )
+    emulators = {user_mode.QEMU: "qemu-user", board.QEMU: "qemu-system-arm"}
+    absent = [package for name, package in emulators.items() if shutil.which(name) is None]
+    if absent:
+        raise UnavailableError("qemu is not installed", fix=f"apt-get install {' '.join(absent)} (as root)")
 
 
 def _say(what: str) -> None:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeq.errors import UnavailableError
-from tools.arm.cache import Environment, require
+from tools.arm.cache import require
 from tools.arm.cpu import cpu_named, write_system
 
 QEMU = "qemu-aarch64"
@@ -101,7 +101,7 @@ def run_on_arm(
         ]
         plugins = [] if plugin is None else ["-plugin", plugin]
         words = [*_namespaces(), "sh", "-c", _VIEW, "sh", *view]
-        words += [*_emulator(environment), "-cpu", cpu, *plugins, *command]
+        words += [*_emulator(), "-cpu", cpu, *plugins, *command]
         done = subprocess.run(
             [str(word) for word in words],
             env=_SETTINGS,
@@ -122,7 +122,8 @@ def check_user_mode() -> None:
     Raises:
         UnavailableError: the environment or qemu is not there, or namespaces are forbidden.
     """
-    _emulator(require())
+    require()
+    _emulator()
     tried = subprocess.run([*_namespaces(), "true"], capture_output=True, text=True)
     if tried.returncode != 0:
         raise UnavailableError(
@@ -139,7 +140,7 @@ def _namespaces() -> list[str]:
     return ["unshare", *own_user, "--mount"]
 
 
-def _emulator(_: Environment) -> list[str]:
+def _emulator() -> list[str]:
     """The command inside the view that starts the host's qemu with the host's libraries."""
     qemu = shutil.which(QEMU)
     if qemu is None:

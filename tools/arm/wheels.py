@@ -38,7 +38,14 @@ def install(wheels: Path, folder: Path, *, python: str) -> None:
     """
     with whole(folder) as unfinished:
         shutil.rmtree(unfinished, ignore_errors=True)
-        offline = ["--no-index", "--find-links", wheels, "--target", unfinished, "--no-compile"]
+        offline: list[str | Path] = [
+            "--no-index",
+            "--find-links",
+            wheels,
+            "--target",
+            unfinished,
+            "--no-compile",
+        ]
         _pip("install", *offline, *_for_arm(python), *recipe.WHEELS)
 
 
