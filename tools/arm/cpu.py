@@ -1,8 +1,8 @@
 """Boards' CPUs: what qemu calls them, and what Linux shows of them.
 
 XNNPACK chooses its kernels with the cpuinfo library, which reads ``/proc/cpuinfo`` and
-``/sys/devices/system/cpu``. In user mode both are the host's: with them it does not start, or takes kernels that
-the emulated CPU has not.
+``/sys/devices/system/cpu``. In user mode both are the host's: with them it does not start, or takes kernels
+that the emulated CPU has not.
 """
 
 from __future__ import annotations

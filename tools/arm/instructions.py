@@ -1,4 +1,4 @@
-"""Instructions that an aarch64 program executes between its own marks: a cost that is the same in every run."""
+"""Instructions that an aarch64 program executes between its own marks: the same cost in every run."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ LEFT_OUT = ("./usr/share/doc/*", "./usr/share/man/*", "./usr/share/locale/*", ".
 """Of every package: the board's file system lies in its memory."""
 
 WHEELS = (
-    "ai-edge-litert",
+    "ai-edge-litert>=2.0",
     "numpy>=1.24",
     "onnxruntime>=1.19",
     "opencv-python-headless>=4.8",

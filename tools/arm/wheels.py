@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from edgeq.errors import UnavailableError
@@ -51,7 +51,12 @@ def install(wheels: Path, folder: Path, *, python: str) -> None:
 
 def versions(wheels: Path) -> dict[str, str]:
     """Version by package name of the wheels in a folder."""
-    parts = [path.name.split("-") for path in sorted(wheels.glob("*.whl"))]
+    return versions_of(sorted(wheels.glob("*.whl")))
+
+
+def versions_of(wheels: Iterable[Path]) -> dict[str, str]:
+    """Version by package name, as wheels' file names say."""
+    parts = [path.name.split("-") for path in wheels]
     return {name.lower().replace("_", "-"): version for name, version, *_ in parts}
 
 
