@@ -1,7 +1,7 @@
 """Instructions per inference on ARM, float against INT8 .tflite, and whether INT8 equals x86 to the bit.
 
-Every model is quantised by `edgeq quantize` for a target of the runtime tflite; its INT8 and its float file then
-run as aarch64 code under qemu (tools/arm), on several CPUs. Rows that the result file holds already are kept
+Every model is quantised by `edgeq quantize` for a target of the runtime tflite; its INT8 and its float file
+then run as aarch64 code under qemu (tools/arm), on several CPUs. Rows that the result file holds already are kept
 unless --again is given. Needs `python -m tools.arm make` once.
 """
 

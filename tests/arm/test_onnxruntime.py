@@ -1,8 +1,8 @@
 """ONNX Runtime on ARM finds in a signed INT8 model what it finds here.
 
 Its kernels on ARM and on x86 round differently here and there, and a flipped rounding moves on through the
-layers behind it, so outputs are not equal. The yardstick is the model's own INT8 error: what the machine changes
-has to be small beside what quantisation changed.
+layers behind it, so outputs are not equal. The yardstick is the model's own INT8 error: what the machine
+changes has to be small beside what quantisation changed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def test_signed_int8_gives_the_same_detections(arm: Environment, lower: Lower) -
     recipe = replace(ALL_INTEGER, float_heads=True)
     lowered = lower("onnxruntime", DEMO / "model.onnx", DEMO / "data.yaml", recipe=recipe)
     model = lowered.source
-    images = eval_tensors(model, DEMO / "data.yaml", count=4)
+    images = eval_tensors(model, DEMO / "data.yaml", count=2)
     inputs = np.stack([tensor for tensor, _ in images])
     here, there = (run_model(lowered.int8, inputs, cpu=cpu) for cpu in (None, "cortex-a76"))
     exact = run_model(lowered.float32, inputs, cpu=None)

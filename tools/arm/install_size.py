@@ -15,8 +15,8 @@ from tools.arm.cache import Environment
 from tools.arm.user_mode import PYTHON, run_on_arm
 
 _ROOT = Path(__file__).resolve().parents[2]
-# In one process, since a user-mode program cannot start others: pip straight out of the wheel that Debian's venv
-# module keeps, as `python3 -m venv` would install it.
+# In one process, since a user-mode program cannot start others: pip straight out of the wheel that Debian's
+# venv module keeps, as `python3 -m venv` would install it.
 _INSTALL = """
 import glob, os, runpy, sys
 (pip,) = glob.glob("/usr/share/python-wheels/pip-*.whl")
