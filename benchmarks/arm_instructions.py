@@ -1,8 +1,8 @@
 """Instructions per inference on ARM, float against INT8 .tflite, and whether INT8 equals x86 to the bit.
 
 Every model is quantised by `edgeq quantize` for a target of the runtime tflite; its INT8 and its float file
-then run as aarch64 code under qemu (tools/arm), on several CPUs. Rows that the result file holds already are kept
-unless --again is given. Needs `python -m tools.arm make` once.
+then run as aarch64 code under qemu (tools/arm), on several CPUs. Rows that the result file holds already are
+kept unless --again is given. Needs `python -m tools.arm make` once.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from edgeq import api
 from edgeq.bundle.read import Bundle
 from edgeq.data.stream import iter_tensors
 from edgeq.errors import EdgeqError
+from edgeq.types import Layout
 from tools.arm.cache import Environment, require
 from tools.arm.cpu import CPUS
 from tools.arm.install_size import install_size
@@ -150,9 +152,10 @@ def _row(name: str, bundle: Bundle, data: Path, *, cpus: list[str], images: int)
 
 
 def _inputs(bundle: Bundle, labels: Path, *, count: int) -> npt.NDArray[Any]:
-    """(n, ...) of the artifact's own shape."""
+    """(n, 1, h, w, 3): TFLite's layout, whatever the source's was."""
     samples = api.open_dataset(labels).samples[:count]
-    return np.stack([tensor for _, tensor, _ in iter_tensors(samples, bundle.manifest.input)])
+    spec = replace(bundle.manifest.input, layout=Layout.NHWC)
+    return np.stack([tensor for _, tensor, _ in iter_tensors(samples, spec)])
 
 
 def _identical(int8: Path, inputs: npt.NDArray[Any], *, cpu: str) -> bool:
