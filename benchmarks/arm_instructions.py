@@ -18,7 +18,7 @@ import common
 import numpy as np
 import numpy.typing as npt
 from common import FailedError
-from onnxruntime_models import MODELS
+from models import MODELS
 
 sys.path.insert(0, str(common.ROOT))
 
