@@ -124,10 +124,10 @@ def check_user_mode() -> None:
     """
     require()
     _emulator()
-    tried = subprocess.run([*_namespaces(), "true"], capture_output=True, text=True)
+    tried = subprocess.run([*_namespaces(), "mount", "--bind", "/", "/"], capture_output=True, text=True)
     if tried.returncode != 0:
         raise UnavailableError(
-            f"this machine forbids mount namespaces: {tried.stderr.strip()}",
+            f"this machine forbids mounts of one's own: {tried.stderr.strip()}",
             fix="run as root, or allow user namespaces (in a container: --cap-add SYS_ADMIN)",
         )
 
