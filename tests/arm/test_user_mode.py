@@ -56,6 +56,11 @@ def test_a_program_that_fails_says_why(arm: Environment) -> None:
         run_on_arm([PYTHON, "-c", "import sys; print('went wrong', file=sys.stderr); sys.exit(3)"])
 
 
+def test_a_program_cannot_change_the_root_file_system(arm: Environment) -> None:
+    with pytest.raises(ArmProgramError, match="Read-only file system"):
+        run_on_arm([PYTHON, "-c", "open('/etc/hosts', 'w')"])
+
+
 def test_nothing_is_left_of_a_program_that_is_killed(arm: Environment, tmp_path: Path) -> None:
     before = Path("/proc/self/mounts").read_text()
     marker = tmp_path.name + "-endless"

@@ -32,6 +32,7 @@ set -eu
 root=$1 cpuinfo=$2 system=$3 work=$4 site=$5 project=$6
 shift 6
 mount --bind "$root" "$root"
+mount -o remount,bind,ro "$root"
 mount --rbind / "$root/mnt/host"
 mount --rbind /dev "$root/dev"
 mount --rbind /proc "$root/proc"
