@@ -12,14 +12,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeq.errors import InputError, UnavailableError
+from edgeq.runtimes.base import Simulated
 
 if TYPE_CHECKING:
     from edgeq.runtimes.base import Runtime
 
-__all__ = ["GROUP", "load_runtime", "missing_modules", "runtime_for", "runtime_names"]
+__all__ = ["GROUP", "load_runtime", "missing_modules", "runtime_for", "runtime_names", "runs_here"]
 
 GROUP = "edgeq.runtimes"
-_CHECKOUT = {"onnxruntime": "edgeq.runtimes.onnxruntime:RUNTIME"}
+_CHECKOUT = {
+    "onnxruntime": "edgeq.runtimes.onnxruntime:RUNTIME",
+    "tensorrt": "edgeq.runtimes.tensorrt:RUNTIME",
+}
 """For a checkout that was never installed, which has no entry points."""
 _LATER = {".tflite": "tflite", ".xml": "openvino", ".engine": "tensorrt", ".mlpackage": "coreml"}
 """File endings that tell which runtime would be needed."""
@@ -70,7 +74,8 @@ def runtime_for(artifact: Path) -> Runtime:
         UnavailableError: its runtime is not part of this edgeq, or not installed.
     """
     suffix = artifact.suffix.lower()
-    for name in runtime_names():
+    # Others take ONNX too, but only ONNX Runtime runs a plain model on any machine.
+    for name in sorted(runtime_names(), key=lambda name: (name != "onnxruntime", name)):
         if suffix in load_runtime(name, installed=False).artifact_suffixes:
             return load_runtime(name)
     if suffix in _LATER:
@@ -82,6 +87,11 @@ def runtime_for(artifact: Path) -> Runtime:
         f"{artifact} is neither a bundle nor a model that a runtime loads",
         fix="give the folder that 'edgeq quantize ... -o FOLDER' made, or an .onnx file",
     )
+
+
+def runs_here(runtime: Runtime) -> bool:
+    """Whether this machine can open sessions of a runtime, its modules being installed."""
+    return not isinstance(runtime, Simulated) or runtime.runs_here()
 
 
 def missing_modules(runtime: Runtime) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy.typing as npt
 
@@ -29,6 +29,7 @@ __all__ = [
     "Runtime",
     "Session",
     "SessionOptions",
+    "Simulated",
 ]
 
 
@@ -40,6 +41,10 @@ class SessionOptions:
     """Threads inside one inference."""
     default_float: bool = False
     """Run a float model in the runtime's own default precision rather than forced float32."""
+    compute_capability: str | None = None
+    """Of the NVIDIA GPU that a model is checked for on a machine without one: ``8.7``."""
+    dla_core: int | None = None
+    """NVIDIA DLA core to run on, the GPU doing what it cannot; None: the GPU."""
 
 
 @dataclass(frozen=True)
@@ -217,4 +222,16 @@ class Runtime(Protocol):
             ModelError: an op that the runtime has not, with its node and what to do.
             OutputError: it cannot be written.
         """
+        ...
+
+
+@runtime_checkable
+class Simulated(Protocol):
+    """What a runtime offers besides whose sessions not every machine can open that lowers for it.
+
+    Where it does not run, accuracy comes from the QDQ model in ONNX Runtime, and every report says so.
+    """
+
+    def runs_here(self) -> bool:
+        """Whether sessions can be opened on this machine; nothing of the vendor's is loaded to find out."""
         ...
