@@ -86,7 +86,7 @@ def make(
     artifact = order.runtime.lower(quantized.qdq, work, options=LowerOptions())
     float_artifact = _float_artifact(order, model, work)
     layers = {str(layer["node"]): layer for layer in quantized.to_json()["layers"]}
-    options = SessionOptions(threads=order.target.threads)
+    options = SessionOptions(threads=order.target.threads, compute_capability=order.target.compute_capability)
     audit = order.runtime.audit(artifact.path, options=options, reasons=reasons_of(layers))
     for text in disagreements(audit, layers):
         console.warn(text)

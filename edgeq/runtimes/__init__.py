@@ -17,7 +17,7 @@ from edgeq.runtimes.base import Simulated
 if TYPE_CHECKING:
     from edgeq.runtimes.base import Runtime
 
-__all__ = ["GROUP", "load_runtime", "missing_modules", "runtime_for", "runtime_names", "runs_here"]
+__all__ = ["GROUP", "load_runtime", "missing_modules", "runs_here", "runtime_for", "runtime_names"]
 
 GROUP = "edgeq.runtimes"
 _CHECKOUT = {

@@ -24,6 +24,7 @@ __all__ = [
     "AuditReport",
     "LayerAudit",
     "LayerPrecision",
+    "LintFinding",
     "LowerOptions",
     "ProbeReport",
     "Runtime",
@@ -120,12 +121,30 @@ class LayerAudit:
 
 
 @dataclass(frozen=True)
+class LintFinding:
+    """A rule of the runtime's that a model breaks at one node."""
+
+    rule: str
+    """``zero-point``, ``weight-axis``, ..."""
+    severity: str
+    """``error``: refused, or computed otherwise than ONNX says; ``silent-float``: built without a word, but
+    the layer runs in float; ``note``: it works, slower or not on every version."""
+    node: str
+    """Name of the ONNX node; empty: the model as a whole."""
+    message: str
+    fix: str
+
+
+@dataclass(frozen=True)
 class AuditReport:
     """What really runs in INT8."""
 
     runtime: str
     layers: tuple[LayerAudit, ...]
     details: Mapping[str, str] = field(default_factory=dict)
+    """``verified`` tells how, where that was not the runtime itself on its own device."""
+    findings: tuple[LintFinding, ...] = ()
+    """Of the runtime's linter, where it has one; the severest first."""
 
     @property
     def compute_layers(self) -> tuple[LayerAudit, ...]:

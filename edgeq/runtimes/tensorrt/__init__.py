@@ -1,4 +1,4 @@
-"""NVIDIA TensorRT on Jetson boards and data-centre GPUs. Importing this loads nothing of NVIDIA's, and no onnx.
+"""NVIDIA TensorRT on Jetson boards and data-centre GPUs. Importing this loads nothing of NVIDIA's and no onnx.
 
 The artifact is the QDQ ONNX model: an engine is built on the device that runs it, by that device's own
 TensorRT, and never travels to another. On a machine without TensorRT edgeq lowers, lints, builds with
@@ -8,7 +8,6 @@ TensorRT-RTX where that is installed (a conformance check), and simulates accura
 from __future__ import annotations
 
 import importlib.util
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +42,9 @@ class TensorRT:
 
     def runs_here(self) -> bool:
         """Whether this machine has TensorRT: its Python module, or ``trtexec``."""
-        return importlib.util.find_spec("tensorrt") is not None or shutil.which("trtexec") is not None
+        from edgeq.runtimes.tensorrt.trtexec import find_trtexec
+
+        return importlib.util.find_spec("tensorrt") is not None or find_trtexec() is not None
 
     def open_session(self, artifact: Path, *, options: SessionOptions) -> Session:
         """An engine, built or from the cache; see `edgeq.runtimes.tensorrt.session`."""

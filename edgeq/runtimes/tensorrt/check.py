@@ -5,12 +5,11 @@ Neither is a measurement of the device. The report says which of the two it is i
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from edgeq.errors import ModelError
-from edgeq.runtimes.base import AuditReport, LayerAudit, LayerPrecision, SessionOptions
+from edgeq.runtimes.base import AuditReport, LayerAudit, LayerPrecision, LintFinding, SessionOptions
 from edgeq.runtimes.tensorrt.conformance import INSTALL, Conformance, check_available, conformance
 from edgeq.runtimes.tensorrt.findings import Finding, Severity
 from edgeq.runtimes.tensorrt.layers import Wanted, audit_layers
@@ -81,11 +80,8 @@ def _predicted(wanted: Sequence[Wanted], reasons: Mapping[str, str], *, refused:
 def _report(
     layers: Sequence[LayerAudit], findings: Sequence[Finding], details: Mapping[str, str]
 ) -> AuditReport:
-    counts = {
-        f"lint_{severity.value.replace('-', '_')}_count": str(
-            sum(entry.severity is severity for entry in findings)
-        )
-        for severity in Severity
-    }
-    listed = {"lint": json.dumps([entry.to_json() for entry in findings])} if findings else {}
-    return AuditReport("tensorrt", tuple(layers), {**details, **counts, **listed})
+    listed = tuple(
+        LintFinding(entry.rule, entry.severity.value, entry.node, entry.message, entry.fix)
+        for entry in findings
+    )
+    return AuditReport("tensorrt", tuple(layers), details, listed)

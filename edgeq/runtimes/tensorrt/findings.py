@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import Enum
 
 __all__ = ["Finding", "Severity"]
@@ -30,7 +30,3 @@ class Finding:
     """Name of the ONNX node; empty: the model as a whole."""
     message: str
     fix: str
-
-    def to_json(self) -> dict[str, str]:
-        """Plain data for reports."""
-        return {key: str(getattr(value, "value", value)) for key, value in asdict(self).items()}

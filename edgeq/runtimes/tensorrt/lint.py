@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import onnx
-from google.protobuf.message import DecodeError
 
 from edgeq.errors import ModelError
 from edgeq.runtimes.tensorrt import rules_float, rules_notes, rules_refused
@@ -89,7 +88,7 @@ def read_model(path: Path) -> onnx.ModelProto:
     """
     try:
         model = onnx.load(str(path), load_external_data=False)
-    except (OSError, DecodeError, ValueError) as error:
+    except Exception as error:  # protobuf raises its own DecodeError; any failure here means "not ONNX"
         raise ModelError(f"{path} cannot be read as ONNX: {error}", fix="check the path") from error
     if not model.graph.node:
         raise ModelError(f"{path} is not an ONNX model, or an empty one", fix="check the path")
