@@ -44,6 +44,8 @@ class Scheme:
     float_heads: bool = True
     """Keep the prediction convolutions in float: a grid over a head tensor spends its levels on
     background logits and clips the confident ones."""
+    few_float_heads: int = 0
+    """So many prediction layers or fewer stay in float even where INT8 ones could give float."""
     equalize_depthwise: bool = False
     """Equalise what depthwise convolutions read, unless the recipe says otherwise: without a zero point and
     with one scale per tensor, most channels would be left with a few levels."""

@@ -1,4 +1,4 @@
-"""NVIDIA TensorRT on Jetson boards and data-centre GPUs. Importing this loads nothing of NVIDIA's and no onnx.
+"""NVIDIA TensorRT on Jetson boards and GPUs. Importing this loads nothing of NVIDIA's and no onnx.
 
 The artifact is the QDQ ONNX model: an engine is built on the device that runs it, by that device's own
 TensorRT, and never travels to another. On a machine without TensorRT edgeq lowers, lints, builds with

@@ -1,7 +1,7 @@
 """Which layers really run in INT8 on this device: the engine inspector's word. Device side.
 
-The engine is the one that a session runs (same cache), built with DETAILED profiling verbosity. The nodes that
-are looked for come from TensorRT's own parser, since a board has no onnx package.
+The engine is the one that a session runs (same cache), built with DETAILED profiling verbosity. The nodes
+that are looked for come from TensorRT's own parser, since a board has no onnx package.
 """
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
-"""What TensorRT does with a model, found out without a GPU: TensorRT-RTX builds it for a compute capability.
+"""What TensorRT does with a model, found out without a GPU: TensorRT-RTX builds it for a compute
+capability.
 
-TensorRT-RTX is NVIDIA's TensorRT for consumer GPUs, with the same ONNX parser and the same optimiser, and it
-builds ahead of time. So it shows whether a model is accepted and which layers are INT8. It is not the library
-that will run on a Jetson or a T4, and it picks other kernels: its result is a conformance check, never a latency.
+TensorRT-RTX is NVIDIA's TensorRT for consumer GPUs, with the same ONNX parser and the same optimiser, and
+it builds ahead of time. So it shows whether a model is accepted and which layers are INT8. It is not the
+library that will run on a Jetson or a T4, and it picks other kernels: its result is a conformance check,
+never a latency.
 """
 
 from __future__ import annotations

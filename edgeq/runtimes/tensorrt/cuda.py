@@ -1,4 +1,4 @@
-"""The few calls of the CUDA runtime that a session needs, through ctypes. Device side: standard library and numpy.
+"""The few calls of the CUDA runtime that a session needs, through ctypes. Device side.
 
 Source: CUDA Runtime API reference. The library comes with JetPack, with a CUDA toolkit, or with the
 ``nvidia-cuda-runtime`` wheel that TensorRT's own wheel depends on.

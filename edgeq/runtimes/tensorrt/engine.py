@@ -1,8 +1,8 @@
 """An engine for this device: from the cache, or built by this device's own TensorRT. Device side.
 
-An engine fits one TensorRT version and one kind of GPU, so it is cached under a hash of the model, of both and
-of how it was built, and never leaves the device. The network is strongly typed: TensorRT takes each
-layer's type from the model and chooses none itself. Source: TensorRT 10 and 11 Python API.
+An engine fits one TensorRT version and one kind of GPU, so it is cached under a hash of the model, of
+both and of how it was built, and never leaves the device. The network is strongly typed: TensorRT takes
+each layer's type from the model and chooses none itself. Source: TensorRT 10 and 11 Python API.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""Layers of a built engine, as TensorRT describes them, and which of them computes a node of the model in INT8.
+"""Layers of a built engine as TensorRT describes them, and which of them is a node of the model.
 
-Two sources say the same in two forms: the engine inspector's JSON (TensorRT 10 and 11, on the device) and the
-lines of a verbose build log (TensorRT-RTX, on a host without a GPU). A fused layer names the ONNX nodes that it
-came from in its metadata: ``[ONNX Layer: Conv_41][ONNX Layer: Sigmoid_42]``. Device side: standard library only.
+Two sources say the same in two forms: the engine inspector's JSON (TensorRT 10 and 11, on the device) and
+the lines of a verbose build log (TensorRT-RTX, on a host without a GPU). A fused layer names the ONNX
+nodes that it came from in its metadata: ``[ONNX Layer: Conv_41][ONNX Layer: Sigmoid_42]``. Device side:
+standard library only.
 """
 
 from __future__ import annotations
@@ -17,17 +18,13 @@ from edgeq.runtimes.base import LayerAudit, LayerPrecision
 
 __all__ = ["EngineLayer", "Wanted", "audit_layers", "layers_from_json", "layers_from_log"]
 
-_LINE = re.compile(
-    r"^(?:\[\w+\] )?Name: (?P<name>.*?), LayerType: (?P<type>[\w-]+), Inputs: \[(?P<inputs>.*?)\](?=, (?:Constants|Outputs): )"
-    r"(?:, Constants: \[(?P<constants>.*?)\](?=, Outputs: ))?, Outputs: \[(?P<outputs>.*?)\], TacticName: (?P<rest>.*)$"
-)
 _TYPE = re.compile(r"Datatype: (\w+)")
 _NODE = re.compile(r"\[ONNX Layer: ([^\]\x1e\x1f]+)")
 _IGNORED = frozenset({"wait", "signal", "Signal", "Wait", "NoOp", "Constant", "constant"})
 _HELPERS = frozenset(
     {"kgen", "pointwise", "PointWise", "PointWiseV2", "Reformat", "reformat", "move", "shuffle"}
 )
-"""Layer types that usually compute what surrounds a layer: they count for it only where no other layer does."""
+"""Layer types that compute what surrounds a layer: they count for it only where no other layer does."""
 
 
 @dataclass(frozen=True)
@@ -63,22 +60,8 @@ class Wanted:
 
 def layers_from_log(lines: Iterable[str]) -> tuple[EngineLayer, ...]:
     """Layers that a build with DETAILED profiling verbosity wrote into its log."""
-    found = []
-    for line in lines:
-        match = _LINE.match(line)
-        if match is None or match["type"] in _IGNORED:
-            continue
-        found.append(
-            EngineLayer(
-                match["name"],
-                match["type"],
-                _nodes(match["rest"]),
-                _types(_TYPE.findall(match["inputs"])),
-                _types(_TYPE.findall(match["constants"] or "")),
-                _types(_TYPE.findall(match["outputs"])),
-            )
-        )
-    return tuple(found)
+    found = (_from_line(line) for line in lines)
+    return tuple(layer for layer in found if layer is not None)
 
 
 def layers_from_json(text: str) -> tuple[EngineLayer, ...]:
@@ -141,6 +124,28 @@ def _audit(entry: Wanted, candidates: Sequence[EngineLayer], reasons: Mapping[st
 
 def _list(types: Sequence[str]) -> str:
     return " and ".join(types) or "an unknown type"
+
+
+def _from_line(line: str) -> EngineLayer | None:
+    """``Name: N, LayerType: T, Inputs: [..], Constants: [..], Outputs: [..], TacticName: .., Metadata: ..``
+
+    Cut at its words from the left: names come from the model, so no pattern is matched against them.
+    """
+    name, found, rest = line.removeprefix("Name: ").partition(", LayerType: ")
+    kind, _, rest = rest.partition(", Inputs: ")
+    operands, _, rest = rest.partition(", Outputs: ")
+    inputs, _, constants = operands.partition(", Constants: ")
+    outputs, _, rest = rest.partition(", TacticName: ")
+    if not found or not line.startswith("Name: ") or kind in _IGNORED:
+        return None
+    return EngineLayer(
+        name,
+        kind,
+        _nodes(rest),
+        _types(_TYPE.findall(inputs)),
+        _types(_TYPE.findall(constants)),
+        _types(_TYPE.findall(outputs)),
+    )
 
 
 def _from_entry(entry: Mapping[str, Any]) -> EngineLayer:

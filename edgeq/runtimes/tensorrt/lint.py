@@ -1,8 +1,8 @@
-"""The linter: is a QDQ model valid for TensorRT 10 and 11, and which of its layers would silently run in float?
+"""The linter: is a QDQ model valid for TensorRT 10 and 11, and what would silently run in float?
 
-Rules are functions of a `View`, in three groups by what their breach leads to. Pure Python over onnx: it needs
-neither a GPU nor anything of NVIDIA's. What it says of layers is a prediction by rules; only a build shows it
-(`edgeq.runtimes.tensorrt.conformance`, or the audit on the device).
+Rules are functions of a `View`, in three groups by what their breach leads to. Pure Python over onnx: it
+needs neither a GPU nor anything of NVIDIA's. What it says of layers is a prediction by rules; only a
+build shows it (`edgeq.runtimes.tensorrt.conformance`, or the audit on the device).
 """
 
 from __future__ import annotations

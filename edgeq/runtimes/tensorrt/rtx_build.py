@@ -1,8 +1,8 @@
-"""The subprocess of the conformance check: parse and build with TensorRT-RTX, print what it says as JSON lines.
+"""The subprocess of the conformance check: build with TensorRT-RTX, print what it says as JSON lines.
 
 Run as a program, ``python -m edgeq.runtimes.tensorrt.rtx_build MODEL SM86``, since the native library can
-crash. On stdout: ``{"version": ...}``, then ``{"error": ..., "node": ..., "op": ...}`` for what the parser or
-the builder refuses, or ``{"layer": LINE}`` for each layer of the engine.
+crash. On stdout: ``{"version": ...}``, then ``{"error": ..., "node": ..., "op": ...}`` for what the
+parser or the builder refuses, or ``{"layer": LINE}`` for each layer of the engine.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Rules whose breach TensorRT accepts without a word, and runs the layer in float.
 
-Each was seen in the layer types of an engine that TensorRT-RTX 1.7 built from the models in the tests. Only one of
-them is told of a layer: the first that holds.
+Each was seen in the layer types of an engine that TensorRT-RTX 1.7 built from the models in the tests.
+Only one of them is told of a layer: the first that holds.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def lone_quantize(view: View) -> Iterator[Finding]:
                 yield _finding(
                     "lone-quantize",
                     node,
-                    f"{reader.op_type} {node_label(reader)} reads the integers: the layers behind run in float",
+                    f"{reader.op_type} {node_label(reader)} reads the integers: what follows runs in float",
                     "put a DequantizeLinear with the same scale behind it",
                 )
 

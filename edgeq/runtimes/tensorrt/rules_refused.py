@@ -1,7 +1,7 @@
 """Rules whose breach TensorRT refuses, or answers with other numbers than ONNX defines.
 
-Sources: ``QuantDequantLinearHelper`` and ``docs/operators.md`` of onnx/onnx-tensorrt (TensorRT 10.1), the ONNX
-specification of QuantizeLinear, and what TensorRT-RTX 1.7 says to the models in the tests.
+Sources: ``QuantDequantLinearHelper`` and ``docs/operators.md`` of onnx/onnx-tensorrt (TensorRT 10.1), the
+ONNX specification of QuantizeLinear, and what TensorRT-RTX 1.7 says to the models in the tests.
 """
 
 from __future__ import annotations

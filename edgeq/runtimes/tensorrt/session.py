@@ -1,6 +1,7 @@
 """A session of TensorRT on the GPU or DLA. Device side: numpy and TensorRT only.
 
-Written against the documented API of TensorRT 10 and 11 and tested with a stand-in; it has not run on a GPU yet.
+Written against the documented API of TensorRT 10 and 11 and tested with a stand-in; it has not run on a
+GPU yet.
 """
 
 from __future__ import annotations
@@ -92,7 +93,7 @@ class TensorRTSession:
         given = self._buffers[self._input]
         if tensor.shape != given.host.shape:
             raise ModelError(
-                f"inference failed: the input is {list(tensor.shape)}, the engine takes {list(given.host.shape)}"
+                f"inference failed: the input is {list(tensor.shape)}, not {list(given.host.shape)}"
             )
         np.copyto(given.host, tensor)
         self._cuda.to_device(given.address, given.host, self._stream)

@@ -1,8 +1,8 @@
 """TensorRT through NVIDIA's ``trtexec``, where its Python module is missing. Device side: numpy only.
 
-A process per inference, which loads the engine anew: right for an audit and for comparing a few images, far too
-slow for a data set, and no way to measure latency. Written against the options of TensorRT 10 and 11; it has
-not run on a GPU yet.
+A process per inference, which loads the engine anew: right for an audit and for comparing a few images,
+far too slow for a data set, and no way to measure latency. Written against the options of TensorRT 10 and
+11; it has not run on a GPU yet.
 """
 
 from __future__ import annotations

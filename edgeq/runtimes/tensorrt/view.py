@@ -85,9 +85,10 @@ class View:
         return max(found, default=0)
 
     def nodes(self, *op_types: str) -> Iterator[onnx.NodeProto]:
-        """Nodes of the standard domain with one of these types, in graph order."""
+        """Nodes of the standard domain with one of these types, in graph order; such as read and make nothing
+        are left out."""
         for node in self.model.graph.node:
-            if node.op_type in op_types and node.domain in _STANDARD:
+            if node.op_type in op_types and node.domain in _STANDARD and node.input and node.output:
                 yield node
 
     def array(self, name: str) -> npt.NDArray[Any] | None:
