@@ -40,9 +40,7 @@ def qlinear_conv():
     net.const("wq", np.ones((8, 8, 1, 1), np.int8))
     net.const("ws", np.full(8, 0.01, np.float32))
     net.const("wz", np.zeros(8, np.int8))
-    net.node(
-        "QLinearConv", ["x_q", "x_scale", "x_zero", "wq", "ws", "wz", "x_scale", "x_zero"], "quantised"
-    )
+    net.node("QLinearConv", ["x_q", "x_scale", "x_zero", "wq", "ws", "wz", "x_scale", "x_zero"], "quantised")
     net.node("DequantizeLinear", ["quantised", "x_scale", "x_zero"], "y")
     return net.model("y")
 

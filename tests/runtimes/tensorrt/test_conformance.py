@@ -105,7 +105,7 @@ def test_a_native_crash_is_an_error_not_the_end(saved):
     try:
         conformance.conformance(path, "8.7")
     except ModelError as error:
-        assert "crashed" in error.message  # noqa: PT017
+        assert "crashed" in error.message
 
 
 @pytest.mark.usefixtures("rtx")
@@ -155,12 +155,16 @@ def test_a_subprocess_that_dies_is_named(saved, monkeypatch):
 
 def test_lines_that_are_not_ours_are_passed_over():
     line = json.dumps({"layer": "Name: a, LayerType: gemm, Inputs: [], Outputs: [], TacticName: t"})
-    text = f'noise\n{json.dumps({"version": "1.7"})}\n[1]\n{line}\n{json.dumps({"error": "e  e", "node": "n"})}'
+    text = (
+        f"noise\n{json.dumps({'version': '1.7'})}\n[1]\n{line}\n{json.dumps({'error': 'e  e', 'node': 'n'})}"
+    )
     version, layers, refusals = conformance._read(text)
     assert (version, len(layers), refusals[0].message) == ("1.7", 1, "e e")
 
 
-@pytest.mark.parametrize(("wanted", "built"), [("8.6", "8.6"), ("8.7", "8.6"), ("11.0", "12.0"), ("7.5", "7.5")])
+@pytest.mark.parametrize(
+    ("wanted", "built"), [("8.6", "8.6"), ("8.7", "8.6"), ("11.0", "12.0"), ("7.5", "7.5")]
+)
 def test_stand_ins(wanted, built):
     assert conformance.stand_in(wanted) == built
 
