@@ -57,7 +57,7 @@ def test_the_clean_model_is_int8(saved):
 
 @pytest.fixture(scope="module")
 def silent_layers(tmp_path_factory):
-    """Layers of one engine of all models that break a silent rule, and of the clean one, by the model's name."""
+    """Layers of one engine of all models that break a silent rule and of the clean one, by model."""
     if not conformance.check_available():
         pytest.skip(f"TensorRT-RTX is not installed: {conformance.INSTALL}")
     joined = None
@@ -110,7 +110,7 @@ def test_a_native_crash_is_an_error_not_the_end(saved):
 
 @pytest.mark.usefixtures("rtx")
 def test_a_build_that_takes_too_long_is_ended(saved):
-    with pytest.raises(ModelError, match="within 0.01 s"):
+    with pytest.raises(ModelError, match=r"within 0\.01 s"):
         conformance.conformance(saved(clean()), "8.7", timeout_s=0.01)
 
 
@@ -142,7 +142,7 @@ def test_a_subprocess_without_the_library_is_unavailable(saved, monkeypatch):
     monkeypatch.setattr(conformance.sys, "executable", sys.executable)
     script = "import sys; sys.stderr.write('libcuda.so.1: not found'); sys.exit(9)"
     fake_command(monkeypatch, script)
-    with pytest.raises(UnavailableError, match="libcuda.so.1: not found"):
+    with pytest.raises(UnavailableError, match=r"libcuda\.so\.1: not found"):
         conformance.conformance(saved(clean()), "8.7")
 
 
@@ -155,9 +155,8 @@ def test_a_subprocess_that_dies_is_named(saved, monkeypatch):
 
 def test_lines_that_are_not_ours_are_passed_over():
     line = json.dumps({"layer": "Name: a, LayerType: gemm, Inputs: [], Outputs: [], TacticName: t"})
-    text = (
-        f"noise\n{json.dumps({'version': '1.7'})}\n[1]\n{line}\n{json.dumps({'error': 'e  e', 'node': 'n'})}"
-    )
+    told = [json.dumps(entry) for entry in ({"version": "1.7"}, [1], {"error": "e  e", "node": "n"})]
+    text = "\n".join(["noise", *told, line])
     version, layers, refusals = conformance._read(text)
     assert (version, len(layers), refusals[0].message) == ("1.7", 1, "e e")
 

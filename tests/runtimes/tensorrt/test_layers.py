@@ -18,8 +18,8 @@ SILU = (
     "Metadata: [ONNX Layer: Conv_41][ONNX Layer: Sigmoid_42][ONNX Layer: Mul_43]"
 )
 PRODUCT = (
-    "Name: mm, LayerType: gemm, Inputs: [ { Name: a, Datatype: Int8 }, { Name: b, Datatype: Int8 }], Outputs: "
-    "[ { Name: c, Datatype: Float }], TacticName: t, StreamId: 0, Metadata: [ONNX Layer: MatMul_1]"
+    "Name: mm, LayerType: gemm, Inputs: [ { Name: a, Datatype: Int8 }, { Name: b, Datatype: Int8 }], "
+    "Outputs: [ { Name: c, Datatype: Float }], TacticName: t, StreamId: 0, Metadata: [ONNX Layer: MatMul_1]"
 )
 WAIT = "Name: w, LayerType: wait, Inputs: [], Outputs: [], TacticName: , Metadata: "
 
