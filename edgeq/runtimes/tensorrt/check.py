@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from edgeq.errors import ModelError
+from edgeq.errors import EdgeqError
 from edgeq.runtimes.base import AuditReport, LayerAudit, LayerPrecision, LintFinding, SessionOptions
-from edgeq.runtimes.tensorrt.conformance import INSTALL, Conformance, check_available, conformance
+from edgeq.runtimes.tensorrt.conformance import INSTALL, Conformance, Refusal, check_available, conformance
 from edgeq.runtimes.tensorrt.findings import Finding, Severity
 from edgeq.runtimes.tensorrt.layers import Wanted, audit_layers
 from edgeq.runtimes.tensorrt.lint import lint, read_model, wanted_layers
@@ -32,7 +32,7 @@ def check(
         reasons: node name -> why the plan keeps it in float.
 
     Raises:
-        ModelError: not an ONNX model; TensorRT-RTX refuses it although the linter found nothing, or crashes.
+        ModelError: not an ONNX model.
     """
     model = read_model(artifact)
     findings = lint(model)
@@ -43,16 +43,26 @@ def check(
         # What the rules refuse has crashed the library, so it is not even tried.
         verified = "by the linter's rules alone: the model is not valid" if refused else _RULES_ONLY
         return _report(_predicted(wanted, why, refused=refused), findings, {"verified": verified})
-    built = conformance(artifact, options.compute_capability or _DEFAULT_CAPABILITY)
+    try:
+        built = conformance(artifact, options.compute_capability or _DEFAULT_CAPABILITY)
+    except EdgeqError as error:
+        # A crash or a time limit of the check is no fault of the model's.
+        verified = f"by the linter's rules alone: {error.message}"
+        return _report(_predicted(wanted, why, refused=False), findings, {"verified": verified})
     if built.refusals:
-        first = built.refusals[0]
-        raise ModelError(
-            f"TensorRT-RTX {built.version} refuses {artifact.name}"
-            + (f" at {first.node}" if first.node else "")
-            + f": {first.message}",
-            fix="the linter knows no rule for this: please report the model",
-        )
+        found = [_refusal(entry, built.version) for entry in built.refusals]
+        return _report(_predicted(wanted, why, refused=True), [*found, *findings], _details(built))
     return _report(audit_layers(built.layers, wanted, why), findings, _details(built))
+
+
+def _refusal(entry: Refusal, version: str) -> Finding:
+    return Finding(
+        "refused",
+        Severity.ERROR,
+        entry.node,
+        f"TensorRT-RTX {version} refuses the model: {entry.message}",
+        "the linter knows no rule for this: please report the model",
+    )
 
 
 def _details(built: Conformance) -> dict[str, str]:

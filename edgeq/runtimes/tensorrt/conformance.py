@@ -24,10 +24,11 @@ __all__ = ["INSTALL", "Conformance", "Refusal", "check_available", "conformance"
 
 INSTALL = 'pip install "edgeq[tensorrt-check]"'
 _MODULE = "tensorrt_rtx_bindings"
-_CAPABILITIES = ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")
-"""What TensorRT-RTX 1.7 builds for."""
-_STAND_INS = {"8.7": "8.6", "9.0": "8.9", "10.0": "12.0", "10.3": "12.0", "11.0": "12.0"}
-"""Jetson's and data-centre GPUs: the consumer GPU of the same or the next generation."""
+_CAPABILITIES = ("8.0", "8.6", "8.9", "12.0", "12.1")
+"""What TensorRT-RTX 1.7 builds INT8 engines for. For 7.5 it builds too, but runs every convolution in float,
+which says nothing of TensorRT on a T4, whose tensor cores have INT8."""
+_STAND_INS = {"7.5": "8.6", "8.7": "8.6", "9.0": "8.9", "10.0": "12.0", "10.3": "12.0", "11.0": "12.0"}
+"""Jetson's and data-centre GPUs: a consumer GPU of the same or the next generation."""
 _TIMEOUT_S = 600.0
 _MOST_CHARS = 300
 _PACKAGE_PARENT = Path(__file__).resolve().parents[3]

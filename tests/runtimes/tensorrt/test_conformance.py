@@ -131,6 +131,26 @@ def test_without_the_wheels_the_rules_alone_speak(saved, monkeypatch):
     assert conformance.INSTALL in report.details["verified"]
 
 
+def test_a_check_that_crashes_leaves_the_rules(saved, monkeypatch):
+    def crash(*_):
+        raise ModelError("TensorRT-RTX 1.7 crashed on model.onnx (SIGSEGV)")
+
+    monkeypatch.setattr("edgeq.runtimes.tensorrt.check.check_available", lambda: True)
+    monkeypatch.setattr("edgeq.runtimes.tensorrt.check.conformance", crash)
+    report = check(saved(clean()), options=options())
+    assert report.int8_compute_count == 2
+    assert "rules alone: TensorRT-RTX 1.7 crashed" in report.details["verified"]
+
+
+def test_a_refusal_without_a_rule_is_a_finding(saved, monkeypatch):
+    built = conformance.Conformance("1.7", "8.6", "8.7", (), (conformance.Refusal("no such op", "y"),))
+    monkeypatch.setattr("edgeq.runtimes.tensorrt.check.check_available", lambda: True)
+    monkeypatch.setattr("edgeq.runtimes.tensorrt.check.conformance", lambda *_: built)
+    report = check(saved(clean()), options=options())
+    assert report.int8_compute_count == 0
+    assert (report.findings[0].rule, report.findings[0].node) == ("refused", "y")
+
+
 def test_reasons_of_the_plan_go_before_those_of_the_rules(saved, monkeypatch):
     monkeypatch.setattr("edgeq.runtimes.tensorrt.check.check_available", lambda: False)
     report = check(saved(BROKEN["one-side"][0]()), options=options(), reasons={"y": "rule 'y'"})
@@ -162,7 +182,7 @@ def test_lines_that_are_not_ours_are_passed_over():
 
 
 @pytest.mark.parametrize(
-    ("wanted", "built"), [("8.6", "8.6"), ("8.7", "8.6"), ("11.0", "12.0"), ("7.5", "7.5")]
+    ("wanted", "built"), [("8.6", "8.6"), ("8.7", "8.6"), ("11.0", "12.0"), ("7.5", "8.6")]
 )
 def test_stand_ins(wanted, built):
     assert conformance.stand_in(wanted) == built
