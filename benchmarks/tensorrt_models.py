@@ -1,8 +1,8 @@
 """Six models through `edgeq quantize`, `evaluate` and `audit` for TensorRT, default settings, no GPU.
 
 Accuracy is simulated in ONNX Runtime; layer types are those of engines that TensorRT-RTX built (extra
-`tensorrt-check`), a conformance check. There is no latency. One row per model and target; rows that the result
-file holds already are kept unless --again is given.
+`tensorrt-check`), a conformance check. There is no latency. One row per model; rows that the result file holds
+already are kept unless --again is given.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def _line(row: dict[str, Any]) -> str:
         for target, audit in row["audits"].items()
     )
     return (
-        f"{row['name']:22} {row['metric']} {row['float_metric']:.4f} -> {row['int8_metric']:.4f} (simulated), "
+        f"{row['name']:22} {row['metric']} {row['float_metric']:.4f} -> {row['int8_metric']:.4f} simulated, "
         f"drop {row['drop_points']:5.2f} [{low:.2f}, {high:.2f}]; {counts}"
     )
 

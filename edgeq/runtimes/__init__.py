@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeq.errors import InputError, UnavailableError
-from edgeq.runtimes.base import Simulated
 
 if TYPE_CHECKING:
     from edgeq.runtimes.base import Runtime
@@ -91,6 +90,8 @@ def runtime_for(artifact: Path) -> Runtime:
 
 def runs_here(runtime: Runtime) -> bool:
     """Whether this machine can open sessions of a runtime, its modules being installed."""
+    from edgeq.runtimes.base import Simulated
+
     return not isinstance(runtime, Simulated) or runtime.runs_here()
 
 
