@@ -1,8 +1,8 @@
 """Six models through `edgeq quantize`, `evaluate` and `audit` for TensorRT, default settings, no GPU.
 
 Accuracy is simulated in ONNX Runtime; layer types are those of engines that TensorRT-RTX built (extra
-`tensorrt-check`), a conformance check. There is no latency. One row per model; rows that the result file holds
-already are kept unless --again is given.
+`tensorrt-check`), a conformance check. There is no latency. One row per model; rows that the result file
+holds already are kept unless --again is given.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 import common
 from common import FailedError
-from onnxruntime_models import MODELS, Model
+from models import MODELS, Model
 
 TARGETS = ("jetson-orin-nano", "jetson-agx-thor", "nvidia-l4")
 """One for each compute capability that TensorRT-RTX tells something of; the QDQ model is the same for all."""
