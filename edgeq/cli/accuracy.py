@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from edgeq.cli.console import Console
-from edgeq.cli.subject import Runner, Subject
+from edgeq.cli.subject import Runner, Specs, Subject
 from edgeq.cores import core_count
 from edgeq.evaluate.drop import Drop
 from edgeq.evaluate.run import Evaluation, compare, evaluate, prediction_agreement
@@ -110,7 +110,7 @@ def measure_accuracy(
     options = SessionOptions(threads=core_count())
     with console.progress() as progress:
 
-        def run(name: str, path: Any, runtime: Any) -> Evaluation:
+        def run(name: str, path: Any, runtime: Any, specs: Specs) -> Evaluation:
             session = runtime.open_session(path, options=options)
             return evaluate(
                 session, dataset, spec=specs.input, head=specs.head, post=post, workers=core_count(),
@@ -118,11 +118,15 @@ def measure_accuracy(
             )  # fmt: skip
 
         reference, runner = subject.reference, subject.runner
-        judged = "int8" if reference is not None or subject.bundle is not None else subject.name
+        judged = subject.label if reference is not None or subject.bundle is not None else subject.name
         if runner.simulates:
             judged += " (simulated)"
-        float_eval = None if reference is None else run("float", reference, _float_runtime(runner))
-        int8_eval = run(judged, runner.path, runner.runtime)
+        float_eval = (
+            None
+            if reference is None
+            else run("float", reference, _float_runtime(runner), subject.reference_specs or specs)
+        )
+        int8_eval = run(judged, runner.path, runner.runtime, specs)
     drop = agreement = None
     if float_eval is not None:
         drop = compare(float_eval, int8_eval, replicates=replicates)

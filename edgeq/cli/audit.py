@@ -27,7 +27,7 @@ _COMPUTE = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 def audit(
     *,
     subject: Annotated[
-        Path, typer.Argument(metavar="BUNDLE|MODEL", help="A bundle's folder or an .onnx file.")
+        Path, typer.Argument(metavar="BUNDLE|MODEL", help="A bundle's folder, or an .onnx or .tflite file.")
     ],
     target: Annotated[
         str | None,

@@ -93,7 +93,7 @@ def _targets() -> list[dict[str, Any]]:
     import platform
 
     from edgeq.runtimes import load_runtime, runs_here
-    from edgeq.runtimes.onnxruntime.probe import cpu_flags
+    from edgeq.runtimes.cpu import cpu_flags
     from edgeq.targets import list_targets
 
     flags = cpu_flags()

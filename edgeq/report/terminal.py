@@ -148,16 +148,17 @@ def audit_table(report: AuditReport, *, limit: int = 20) -> RenderableType:
     )
     if "verified" in report.details:
         summary.append(f"\nverified {plain(report.details['verified'])}", style="yellow")
+    remarks = [Text(f"note: {plain(remark)}", style="yellow") for remark in report.remarks]
     other = [layer for layer in compute if layer.precision is not LayerPrecision.INT8]
     if not other:
-        return summary
+        return Group(summary, *remarks)
     table = _table("Not in INT8", "layer", "op", "kernel", "why", numeric=False)
     for layer in other[:limit]:
         table.add_row(_name(layer.name), *(_name(text) for text in (layer.op, layer.kernel, layer.reason)))
     rest = (
         [Text(f"and {len(other) - limit} more: --json lists all", style="dim")] if len(other) > limit else []
     )
-    return Group(summary, table, *rest)
+    return Group(summary, table, *rest, *remarks)
 
 
 def lint_table(findings: Sequence[LintFinding], *, limit: int = 20) -> RenderableType:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         SessionOptions,
     )
     from edgeq.targets import Target
+    from edgeq.types import ModelPrecision
 
 __all__ = ["RUNTIME", "TensorRT"]
 
@@ -38,7 +39,15 @@ class TensorRT:
     install: str = "on a Jetson: part of JetPack; on another machine with an NVIDIA GPU: pip install tensorrt"
     artifact_suffixes: tuple[str, ...] = (".onnx",)
     default_float: str = "tf32"
+    integer_io: bool = False
     session_factory: str = "edgeq.runtimes.tensorrt.session:open_session"
+
+    @property
+    def precisions(self) -> tuple[ModelPrecision, ...]:
+        """INT8, and the float model itself."""
+        from edgeq.types import ModelPrecision
+
+        return (ModelPrecision.INT8, ModelPrecision.FLOAT32)
 
     def runs_here(self) -> bool:
         """Whether this machine has TensorRT: its Python module, or ``trtexec``."""

@@ -94,4 +94,4 @@ def _report(
         LintFinding(entry.rule, entry.severity.value, entry.node, entry.message, entry.fix)
         for entry in findings
     )
-    return AuditReport("tensorrt", tuple(layers), details, listed)
+    return AuditReport("tensorrt", tuple(layers), details, findings=listed)
