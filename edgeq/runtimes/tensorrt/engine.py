@@ -179,6 +179,8 @@ def _check_dla(trt: Any, options: SessionOptions) -> None:
 def _read(artifact: Path) -> bytes:
     try:
         return artifact.read_bytes()
+    except FileNotFoundError as error:
+        raise ModelError(f"there is no model file {artifact}", fix="check the path") from error
     except OSError as error:
         raise ModelError(
             f"{artifact} cannot be read: {error.strerror or error}", fix="check the path"

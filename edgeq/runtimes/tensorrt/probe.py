@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import platform
 
 from edgeq.errors import EdgeqError, UnavailableError
 from edgeq.runtimes.base import ProbeReport
@@ -17,7 +18,7 @@ _CHECK = "tensorrt_rtx_bindings"
 
 def probe() -> ProbeReport:
     """Version, device and what is missing."""
-    features: dict[str, str] = {}
+    features = {"architecture": platform.machine().lower()}
     problems: list[str] = []
     version: str | None = None
     try:

@@ -162,6 +162,7 @@ def open_session(artifact: Path, options: SessionOptions) -> Session:
         "compute_capability": device.compute_capability,
         "unit": "GPU" if options.dla_core is None else f"DLA core {options.dla_core}, the GPU for the rest",
         "float_precision": "tf32" if options.default_float else "float32",
+        "threads": str(options.threads),
         "engine": "cached" if cached else "built now",
     }
     return TensorRTSession(trt, engine, cuda, details)

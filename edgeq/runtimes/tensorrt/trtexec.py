@@ -59,6 +59,7 @@ class TrtexecSession:
             "runtime": "tensorrt",
             "version": self._version,
             "unit": "GPU, by trtexec: a process for each inference",
+            "threads": str(options.threads),
             "float_precision": "tf32" if options.default_float else "float32",
             "sha256": hashlib.sha256(artifact.read_bytes()).hexdigest()[:16],
         }
