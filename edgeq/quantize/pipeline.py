@@ -131,7 +131,8 @@ def quantize(
     report = progress or (lambda stage, done, total: None)
     with clock("calibrate"):
         statistics, cache_hit = _statistics(model, calibration, cache_folder, report)
-    if recipe.depthwise_equalization:
+    equalize = recipe.depthwise_equalization
+    if scheme.equalize_depthwise if equalize is None else equalize:
         with clock("equalize"):
             model, changed = equalize_depthwise(model, statistics)
         if changed:
@@ -151,7 +152,8 @@ def quantize(
         images = _tensors(model, calibration, _ERROR_IMAGES)
         predictor = _predictor(model, calibration, recipe)
         tuned = tune(
-            graph, recipe, make_plan, images, predictor, harm=lambda: _harm(graph, model, images),
+            graph, recipe, make_plan, images, predictor,
+            harm=lambda: _harm(graph, model, images), max_layers=scheme.max_float_layers,
             progress=lambda done, total: report("tune", done, total),
         )  # fmt: skip
     return Quantized(

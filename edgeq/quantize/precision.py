@@ -44,7 +44,9 @@ def assign_precisions(
     tail = tail_nodes(model.graph)
     reasons: dict[ir.Node, str | None] = {}
     rules = matching_rules(model, recipe.rules)
-    heads = {node for node in head_nodes(model.graph, tail) if node.op_type not in scheme.float_output_ops}
+    found = head_nodes(model.graph, tail)
+    few = len(found) <= scheme.few_float_heads
+    heads = {node for node in found if few or node.op_type not in scheme.float_output_ops}
     heads = heads if recipe.float_heads and scheme.float_heads else set()
     for node in model.graph:
         name = node_name(node)

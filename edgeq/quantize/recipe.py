@@ -12,7 +12,7 @@
     range = "minmax"               # or mse
 
     [passes]
-    depthwise_equalization = false
+    depthwise_equalization = false # left out: as the target needs
     bias_correction = true
 
     [tail]
@@ -98,7 +98,8 @@ class Recipe:
     """None: as the runtime's scheme says."""
     granularity: Granularity = Granularity.PER_CHANNEL
     weight_range: RangeMethod = RangeMethod.MINMAX
-    depthwise_equalization: bool = False
+    depthwise_equalization: bool | None = None
+    """None: as the runtime's scheme says."""
     bias_correction: bool = True
     float_heads: bool = True
     max_predicted_drop: float | None = 0.2
@@ -113,7 +114,8 @@ class Recipe:
             lines.append(f"symmetric = {_boolean(self.symmetric)}")
         lines += ["", "[weights]", f'granularity = "{self.granularity.value}"']
         lines += [f'range = "{self.weight_range.value}"', "", "[passes]"]
-        lines += [f"depthwise_equalization = {_boolean(self.depthwise_equalization)}"]
+        if self.depthwise_equalization is not None:
+            lines.append(f"depthwise_equalization = {_boolean(self.depthwise_equalization)}")
         lines += [f"bias_correction = {_boolean(self.bias_correction)}", "", "[tail]"]
         lines += [f"float_heads = {_boolean(self.float_heads)}", "", "[tune]"]
         drop = "false" if self.max_predicted_drop is None else repr(float(self.max_predicted_drop))
@@ -144,7 +146,7 @@ class _Weights(_Section):
 
 
 class _Passes(_Section):
-    depthwise_equalization: bool = False
+    depthwise_equalization: bool | None = None
     bias_correction: bool = True
 
 

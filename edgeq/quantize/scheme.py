@@ -47,3 +47,11 @@ class Scheme:
     float_heads: bool = True
     """Keep the prediction convolutions in float: a grid over a head tensor spends its levels on
     background logits and clips the confident ones."""
+    few_float_heads: int = 0
+    """So many prediction layers or fewer stay in float even where INT8 ones could give float."""
+    equalize_depthwise: bool = False
+    """Equalise what depthwise convolutions read, unless the recipe says otherwise: without a zero point and
+    with one scale per tensor, most channels would be left with a few levels."""
+    max_float_layers: int | None = None
+    """So many layers tuning may keep in float for accuracy; None: as many as their share of the work allows.
+    Where INT8 layers are far faster than float ones, each costs two changes of type besides."""

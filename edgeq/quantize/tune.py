@@ -66,6 +66,7 @@ def tune(
     predictor: DropPredictor | None,
     *,
     harm: Callable[[], Harm],
+    max_layers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Tuned:
     """Correct biases, and keep the worst layers in float until the predicted drop is within the recipe's.
@@ -83,6 +84,7 @@ def tune(
         images: pre-processed calibration inputs.
         predictor: None: nothing is predicted and nothing kept in float for accuracy.
         harm: makes what layers are ranked by, where they have to be.
+        max_layers: so many layers may stay in float for accuracy; None: as the recipe's share allows.
         progress: called with (layers ranked, layers).
     """
     layers = {node_name(node): node for node in model.graph if is_layer(node)}
@@ -92,7 +94,7 @@ def tune(
         return attempts.best()
     ranked, costs = _ranked_groups(model, layers, recipe, make_plan, attempts.own_errors, harm(), progress)
     for count in _STEPS:
-        kept, kept_layers, share = _within(ranked[:count], costs, recipe.max_float_share)
+        kept, kept_layers, share = _within(ranked[:count], costs, recipe.max_float_share, max_layers)
         if not attempts.knows(kept_layers) and attempts.add(kept, share, kept_layers) <= limit:
             break
         if count >= len(ranked) or attempts.since_best >= _PATIENCE:
@@ -233,15 +235,16 @@ def _candidate_groups(
 
 
 def _within(
-    ranked: Sequence[_Group], costs: Mapping[str, float], max_share: float
+    ranked: Sequence[_Group], costs: Mapping[str, float], max_share: float, max_layers: int | None
 ) -> tuple[dict[str, str], tuple[str, ...], float]:
-    """(nodes with reasons, layers, share) of the groups, best first, as far as the share allows."""
+    """(nodes with reasons, layers, share) of the groups, best first, as far as share and number allow."""
     kept: dict[str, str] = {}
     layers: dict[str, None] = {}
     share = 0.0
     for group in ranked:
-        added = sum(costs[name] for name in group.layers if name not in layers)
-        if share + added > max_share:
+        new = [name for name in group.layers if name not in layers]
+        added = sum(costs[name] for name in new)
+        if share + added > max_share or (max_layers is not None and len(layers) + len(new) > max_layers):
             continue
         share += added
         layers.update(dict.fromkeys(group.layers))

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from edgeq.gate import GateReport, Verdict
 from edgeq.report.numbers import UNKNOWN, interval, list_of_maps, number, plain
-from edgeq.runtimes.base import AuditReport, LayerPrecision
+from edgeq.runtimes.base import AuditReport, LayerPrecision, LintFinding
 
 __all__ = [
     "accuracy_table",
@@ -21,6 +21,7 @@ __all__ = [
     "findings_block",
     "gate_table",
     "latency_table",
+    "lint_table",
     "show",
     "stage_table",
 ]
@@ -145,6 +146,8 @@ def audit_table(report: AuditReport, *, limit: int = 20) -> RenderableType:
         f"{report.int8_compute_count} of {len(compute)} convolutions and matrix products run in INT8 "
         f"({plain(report.runtime)})"
     )
+    if "verified" in report.details:
+        summary.append(f"\nverified {plain(report.details['verified'])}", style="yellow")
     remarks = [Text(f"note: {plain(remark)}", style="yellow") for remark in report.remarks]
     other = [layer for layer in compute if layer.precision is not LayerPrecision.INT8]
     if not other:
@@ -156,6 +159,21 @@ def audit_table(report: AuditReport, *, limit: int = 20) -> RenderableType:
         [Text(f"and {len(other) - limit} more: --json lists all", style="dim")] if len(other) > limit else []
     )
     return Group(summary, table, *rest, *remarks)
+
+
+def lint_table(findings: Sequence[LintFinding], *, limit: int = 20) -> RenderableType:
+    """What a runtime's linter found, each with its node and what to do.
+
+    Args:
+        findings: of an audit, the severest first.
+        limit: list at most so many.
+    """
+    table = _table("Rules broken", "node", "rule", "what comes of it", "why and what to do", numeric=False)
+    for entry in findings[:limit]:
+        texts = (entry.rule, entry.severity, f"{entry.message}; fix: {entry.fix}")
+        table.add_row(_name(entry.node or "the model"), *(_name(text) for text in texts))
+    more = len(findings) - limit
+    return Group(table, Text(f"and {more} more: --json lists all", style="dim")) if more > 0 else table
 
 
 def findings_block(findings: Sequence[Mapping[str, object]]) -> RenderableType:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy.typing as npt
 
@@ -24,11 +24,13 @@ __all__ = [
     "AuditReport",
     "LayerAudit",
     "LayerPrecision",
+    "LintFinding",
     "LowerOptions",
     "ProbeReport",
     "Runtime",
     "Session",
     "SessionOptions",
+    "Simulated",
 ]
 
 
@@ -42,6 +44,10 @@ class SessionOptions:
     """Run a float model in the runtime's own default precision rather than forced float32."""
     xnnpack: bool | None = None
     """TFLite: run through XNNPACK, or on TFLite's own kernels alone; None: its default, which is XNNPACK."""
+    compute_capability: str | None = None
+    """Of the NVIDIA GPU that a model is checked for on a machine without one: ``8.7``."""
+    dla_core: int | None = None
+    """NVIDIA DLA core to run on, the GPU doing what it cannot; None: the GPU."""
 
 
 @dataclass(frozen=True)
@@ -122,14 +128,32 @@ class LayerAudit:
 
 
 @dataclass(frozen=True)
+class LintFinding:
+    """A rule of the runtime's that a model breaks at one node."""
+
+    rule: str
+    """``zero-point``, ``weight-axis``, ..."""
+    severity: str
+    """``error``: refused, or computed otherwise than ONNX says; ``silent-float``: built without a word, but
+    the layer runs in float; ``note``: it works, slower or not on every version."""
+    node: str
+    """Name of the ONNX node; empty: the model as a whole."""
+    message: str
+    fix: str
+
+
+@dataclass(frozen=True)
 class AuditReport:
     """What really runs in INT8."""
 
     runtime: str
     layers: tuple[LayerAudit, ...]
     details: Mapping[str, str] = field(default_factory=dict)
+    """``verified`` tells how, where that was not the runtime itself on its own device."""
     remarks: tuple[str, ...] = ()
     """What a list of layers does not show at a glance, one sentence each."""
+    findings: tuple[LintFinding, ...] = ()
+    """Of the runtime's linter, where it has one; the severest first."""
 
     @property
     def compute_layers(self) -> tuple[LayerAudit, ...]:
@@ -236,4 +260,16 @@ class Runtime(Protocol):
             ModelError: an op that the runtime has not, with its node and what to do.
             OutputError: it cannot be written.
         """
+        ...
+
+
+@runtime_checkable
+class Simulated(Protocol):
+    """What a runtime offers besides whose sessions not every machine can open that lowers for it.
+
+    Where it does not run, accuracy comes from the QDQ model in ONNX Runtime, and every report says so.
+    """
+
+    def runs_here(self) -> bool:
+        """Whether sessions can be opened on this machine; nothing of the vendor's is loaded to find out."""
         ...

@@ -35,7 +35,7 @@ RECIPES = {
             Rule('a "quoted" \\ name', range=RangeMethod.PERCENTILE),
         ),
     ),
-    "asymmetric": Recipe(symmetric=False, max_predicted_drop=1.25),
+    "asymmetric": Recipe(symmetric=False, max_predicted_drop=1.25, depthwise_equalization=False),
 }
 
 
