@@ -225,9 +225,9 @@ def _candidate_groups(
     ]
     heads = [node for node in head_nodes(model.graph, tail_nodes(model.graph)) if node_name(node) not in int8]
     feeders = [node_name(node) for head in heads for node in _producing_layers(head)]
-    wholes.append(tuple(dict.fromkeys(name for name in feeders if name in int8)))
+    wholes += [(name,) for name in feeders if name in int8]
     groups: dict[frozenset[str], _Group] = {}
-    for members in filter(None, wholes):
+    for members in wholes:
         reason = f"kept in float for accuracy: noise {errors[members[0]].noise:.2g} in {members[0]}"
         nodes = {node_name(node): reason for member in members for node in block_of(layers[member])}
         groups.setdefault(frozenset(members), _Group(members, nodes))
