@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from edgeq.quantize.grid import Affine
+from edgeq.quantize.grid import Affine, ChannelAffine
 from edgeq.quantize.recipe import Granularity, Precision, RangeMethod
 from edgeq.types import Float32Array
 
@@ -33,6 +33,8 @@ class TensorPlan:
     """Range method that gave it, ``fixed`` or ``shared with TENSOR``."""
     noise: float | None = None
     """Noise-to-signal ratio that rounding it causes in the layers that read it, where measured."""
+    channels: ChannelAffine | None = None
+    """A grid for each channel, which goes before ``grid``; that then spans all of them."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class Plan:
     granularity: Granularity
     weight_range: RangeMethod
     quantize_bias: bool
+    weight_bits: int = 8
     bias_shifts: Mapping[str, Float32Array] = field(default_factory=dict)
     """Node name -> (output channels,) to be added to its bias."""
 

@@ -10,6 +10,7 @@
     [weights]
     granularity = "per-channel"    # or per-tensor
     range = "minmax"               # or mse
+    bits = 8                       # or 7; left out: as the target needs
 
     [passes]
     depthwise_equalization = false
@@ -98,6 +99,8 @@ class Recipe:
     """None: as the runtime's scheme says."""
     granularity: Granularity = Granularity.PER_CHANNEL
     weight_range: RangeMethod = RangeMethod.MINMAX
+    weight_bits: int | None = None
+    """8 or 7; None: as the runtime's scheme says."""
     depthwise_equalization: bool = False
     bias_correction: bool = True
     float_heads: bool = True
@@ -112,7 +115,9 @@ class Recipe:
         if self.symmetric is not None:
             lines.append(f"symmetric = {_boolean(self.symmetric)}")
         lines += ["", "[weights]", f'granularity = "{self.granularity.value}"']
-        lines += [f'range = "{self.weight_range.value}"', "", "[passes]"]
+        lines.append(f'range = "{self.weight_range.value}"')
+        lines += [] if self.weight_bits is None else [f"bits = {self.weight_bits}"]
+        lines += ["", "[passes]"]
         lines += [f"depthwise_equalization = {_boolean(self.depthwise_equalization)}"]
         lines += [f"bias_correction = {_boolean(self.bias_correction)}", "", "[tail]"]
         lines += [f"float_heads = {_boolean(self.float_heads)}", "", "[tune]"]
@@ -141,6 +146,7 @@ class _Activations(_Section):
 class _Weights(_Section):
     granularity: Granularity = Granularity.PER_CHANNEL
     range: Literal[RangeMethod.MINMAX, RangeMethod.MSE] = RangeMethod.MINMAX
+    bits: Literal[7, 8] | None = None
 
 
 class _Passes(_Section):
@@ -209,6 +215,7 @@ def parse_recipe(text: str, *, origin: str = "recipe") -> Recipe:
         symmetric=file.activations.symmetric,
         granularity=file.weights.granularity,
         weight_range=file.weights.range,
+        weight_bits=file.weights.bits,
         depthwise_equalization=file.passes.depthwise_equalization,
         bias_correction=file.passes.bias_correction,
         float_heads=file.tail.float_heads,

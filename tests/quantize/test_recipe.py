@@ -24,6 +24,7 @@ RECIPES = {
         symmetric=True,
         granularity=Granularity.PER_TENSOR,
         weight_range=RangeMethod.MSE,
+        weight_bits=7,
         depthwise_equalization=True,
         bias_correction=False,
         float_heads=False,
