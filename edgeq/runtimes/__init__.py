@@ -19,9 +19,12 @@ if TYPE_CHECKING:
 __all__ = ["GROUP", "load_runtime", "missing_modules", "runtime_for", "runtime_names"]
 
 GROUP = "edgeq.runtimes"
-_CHECKOUT = {"onnxruntime": "edgeq.runtimes.onnxruntime:RUNTIME"}
+_CHECKOUT = {
+    "onnxruntime": "edgeq.runtimes.onnxruntime:RUNTIME",
+    "openvino": "edgeq.runtimes.openvino:RUNTIME",
+}
 """For a checkout that was never installed, which has no entry points."""
-_LATER = {".tflite": "tflite", ".xml": "openvino", ".engine": "tensorrt", ".mlpackage": "coreml"}
+_LATER = {".tflite": "tflite", ".engine": "tensorrt", ".mlpackage": "coreml"}
 """File endings that tell which runtime would be needed."""
 
 

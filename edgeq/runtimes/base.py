@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy.typing as npt
 
@@ -24,8 +24,10 @@ __all__ = [
     "AuditReport",
     "LayerAudit",
     "LayerPrecision",
+    "LayerTime",
     "LowerOptions",
     "ProbeReport",
+    "ProfiledSession",
     "Runtime",
     "Session",
     "SessionOptions",
@@ -92,6 +94,35 @@ class Session(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class LayerTime:
+    """One layer as the runtime executed it."""
+
+    name: str
+    """Name of the source node, or the runtime's own where it is gone."""
+    op: str
+    """ONNX op where it is known, else the runtime's word."""
+    precision: str
+    """As the runtime says: ``u8``, ``bf16``, ...; empty: it does not say."""
+    kernel: str
+    time_ms: float
+    """Mean of the inferences."""
+
+
+@runtime_checkable
+class ProfiledSession(Protocol):
+    """A session whose runtime can tell where the time goes; a `Session` need not be one."""
+
+    def profile(self, tensor: npt.NDArray[Any], *, runs: int) -> tuple[LayerTime, ...]:
+        """Each executed layer, in order; measuring slows the inferences down a little.
+
+        Args:
+            tensor: as for ``infer``.
+            runs: inferences that the times are the mean of, after one that does not count.
+        """
+        ...
+
+
 class LayerPrecision(str, Enum):
     """The precision that a layer really runs in."""
 
@@ -112,6 +143,8 @@ class LayerAudit:
     """The runtime's name for the kernel: ``QLinearConv``, ``FusedConv``, ..."""
     reason: str = ""
     """Why it is not INT8, in words."""
+    time_ms: float | None = None
+    """Of one inference, where the runtime tells."""
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,13 @@ import platform
 from pathlib import Path
 
 from edgeq.cores import core_count
+from edgeq.cpu import cpu_flags, cpu_kind
 from edgeq.errors import UnavailableError
 from edgeq.runtimes.base import ProbeReport
 from edgeq.runtimes.onnxruntime.session import PROVIDER, import_onnxruntime
 
-__all__ = ["cpu_flags", "probe"]
+__all__ = ["probe"]
 
-_X86 = ("x86_64", "amd64", "i686")
-_ARM = ("aarch64", "arm64")
 _FEATURES: dict[str, dict[str, tuple[str, ...]]] = {
     "x86": {
         "avx2": ("avx2",),
@@ -33,10 +32,8 @@ def probe(cpuinfo: Path = Path("/proc/cpuinfo")) -> ProbeReport:
         cpuinfo: the kernel's file; another one in tests.
     """
     flags = cpu_flags(cpuinfo)
-    machine = platform.machine().lower()
-    kind = "x86" if machine in _X86 else "arm" if machine in _ARM else None
-    features = {"architecture": machine, "threads": str(core_count())}
-    known = _FEATURES.get(kind or "", {}) if flags else {}
+    features = {"architecture": platform.machine().lower(), "threads": str(core_count())}
+    known = _FEATURES.get(cpu_kind() or "", {}) if flags else {}
     features |= {name: "yes" if flags & set(any_of) else "no" for name, any_of in known.items()}
     problems = _cpu_problems(features)
     version: str | None = None
@@ -49,19 +46,6 @@ def probe(cpuinfo: Path = Path("/proc/cpuinfo")) -> ProbeReport:
     except UnavailableError as error:
         problems.insert(0, f"{error.message}: {error.fix}")
     return ProbeReport("onnxruntime", version, features, tuple(problems))
-
-
-def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
-    """Instruction set flags of the first core; empty where the system has no such file."""
-    try:
-        lines = cpuinfo.read_text(errors="replace").splitlines()
-    except OSError:
-        return frozenset()
-    for line in lines:
-        key, _, value = line.partition(":")
-        if key.strip().lower() in ("flags", "features"):
-            return frozenset(value.split())
-    return frozenset()
 
 
 def _cpu_problems(features: dict[str, str]) -> list[str]:
