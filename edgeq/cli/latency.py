@@ -29,7 +29,7 @@ from edgeq.types import PostProcess, Sample, Task, UInt8Array
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-__all__ = ["BenchSettings", "Latency", "Rival", "measure_latency"]
+__all__ = ["BenchSettings", "Latency", "Rival", "measure_latency", "prepared_inputs"]
 
 _INPUT_IMAGES = 8
 _STAGE_IMAGES = 32
@@ -173,10 +173,12 @@ def _stage(state: LoopProgress) -> tuple[str, int, int]:
 
 
 def _contestant(name: str, session: Session, subject: Subject, samples: Sequence[Sample]) -> Contestant:
-    return Contestant(name, session.infer, _inputs(session, subject.specs, samples))
+    return Contestant(name, session.infer, prepared_inputs(session, subject.specs, samples))
 
 
-def _inputs(session: Session, specs: Specs | None, samples: Sequence[Sample]) -> list[npt.NDArray[Any]]:
+def prepared_inputs(
+    session: Session, specs: Specs | None, samples: Sequence[Sample]
+) -> list[npt.NDArray[Any]]:
     """Prepared inputs: of real images, or of a made-up one, or noise where the specs are not known."""
     if specs is None:
         info = session.inputs[0]

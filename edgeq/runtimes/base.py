@@ -106,7 +106,7 @@ class LayerTime:
     """As the runtime says: ``u8``, ``bf16``, ...; empty: it does not say."""
     kernel: str
     time_ms: float
-    """Mean of the inferences."""
+    """Median of the inferences."""
 
 
 @runtime_checkable
@@ -118,7 +118,7 @@ class ProfiledSession(Protocol):
 
         Args:
             tensor: as for ``infer``.
-            runs: inferences that the times are the mean of, after one that does not count.
+            runs: inferences that the times are the median of, after one that does not count.
         """
         ...
 

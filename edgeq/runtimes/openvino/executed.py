@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from statistics import median
 from typing import Any
 
 import numpy.typing as npt
@@ -23,29 +24,27 @@ _DECORATION = re.compile(r"/(WithoutBiases|fq_\w+|FusedAdd)$")
 
 
 def layer_times(compiled: Any, tensor: npt.NDArray[Any], *, runs: int) -> tuple[LayerTime, ...]:
-    """Each executed layer in order, with the mean time of some inferences.
+    """Each executed layer in order, with the median time of some inferences.
 
     Args:
         compiled: an ``openvino.CompiledModel`` with ``PERF_COUNT``.
         tensor: input.
-        runs: inferences that count; one before them does not. 0: none at all, and all times are 0.
+        runs: inferences that count; 1 or more; one before them does not.
 
     Raises:
         RuntimeError: OpenVINO's, where an inference fails.
     """
     request = compiled.create_infer_request()
-    sums_us: dict[str, float] = {}
-    for run in range(runs + 1 if runs else 0):
+    times_ms: dict[str, list[float]] = {}
+    for run in range(runs + 1):
         request.infer([tensor])
         for entry in request.profiling_info if run else ():
-            sums_us[entry.node_name] = (
-                sums_us.get(entry.node_name, 0.0) + entry.real_time.total_seconds() * 1e6
-            )
+            times_ms.setdefault(entry.node_name, []).append(entry.real_time.total_seconds() * 1e3)
     layers = []
     for node in compiled.get_runtime_model().get_ordered_ops():
         info = {key: _text(value) for key, value in node.get_rt_info().items()}
         kind = info.get("layerType", node.get_type_name())
-        if kind in _NOT_EXECUTED:
+        if kind in _NOT_EXECUTED or info.get("execTimeMcs") == "not_executed":
             continue
         name = node.get_friendly_name()
         layers.append(
@@ -54,7 +53,7 @@ def layer_times(compiled: Any, tensor: npt.NDArray[Any], *, runs: int) -> tuple[
                 op=COMPUTE.get(kind, kind),
                 precision=info.get("runtimePrecision", ""),
                 kernel=info.get("primitiveType", ""),
-                time_ms=sums_us.get(name, 0.0) / max(runs, 1) / 1e3,
+                time_ms=median(times_ms.get(name, [0.0])),
             )
         )
     return tuple(layers)

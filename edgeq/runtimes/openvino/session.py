@@ -96,7 +96,7 @@ class OpenVinoSession:
         return {info.name: value for info, value in zip(self._outputs, values, strict=True)}
 
     def profile(self, tensor: npt.NDArray[Any], *, runs: int) -> tuple[LayerTime, ...]:
-        """Each executed layer with its mean time; the model is compiled once more, with counters.
+        """Each executed layer with its median time; the model is compiled once more, with counters.
 
         Raises:
             ModelError: as :meth:`infer`.
