@@ -21,8 +21,8 @@ def lower(model: bytes, folder: Path, options: LowerOptions) -> Artifact:
     Args:
         model: serialised QDQ or float model.
         folder: where the artifact goes; it must exist.
-        options: its name, and whether float weights are stored in float16. Inputs and outputs stay float:
-            OpenVINO rounds them itself.
+        options: its name, and whether a float model's weights are stored in float16; OpenVINO leaves those of
+            a model with roundings alone. Inputs and outputs stay float: it rounds them itself.
 
     Raises:
         ModelError: OpenVINO cannot convert the model.
@@ -30,28 +30,28 @@ def lower(model: bytes, folder: Path, options: LowerOptions) -> Artifact:
     """
     ov = import_openvino()
     path = folder / f"{options.name}.xml"
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".lower-") as work:
-        source = Path(work) / "source.onnx"
-        try:
+    try:
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".lower-") as work:
+            source = Path(work) / "source.onnx"
             source.write_bytes(model)
-            converted = _converted(ov, source)
-            _keep_metadata(converted, model)
-            made = Path(work) / path.name
-            ov.save_model(converted, str(made), compress_to_fp16=options.float16_weights)
-            # On Windows a file that is mapped cannot be removed.
-            del converted
-            files = tuple(
-                (Path(work) / name).replace(folder / name)
-                for name in (path.with_suffix(".bin").name, path.name)
-            )
-        except OSError as error:
-            raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
-        except RuntimeError as error:
-            raise ModelError(
-                f"OpenVINO {ov.__version__} cannot convert the model: {one_line(error)}",
-                fix="a newer OpenVINO may know the op; or keep it out of the model",
-            ) from error
-    return Artifact(path, tuple(sorted(files, reverse=True)))
+            _save(ov, source, Path(work) / path.name, model, options)
+            # The .xml last: without it there is no artifact.
+            weights = (Path(work) / path.with_suffix(".bin").name).replace(path.with_suffix(".bin"))
+            (Path(work) / path.name).replace(path)
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
+    except RuntimeError as error:
+        raise ModelError(
+            f"OpenVINO {ov.__version__} cannot convert the model: {one_line(error)}",
+            fix="a newer OpenVINO may know the op; or keep it out of the model",
+        ) from error
+    return Artifact(path, (path, weights))
+
+
+def _save(ov: Any, source: Path, path: Path, model: bytes, options: LowerOptions) -> None:
+    converted = _converted(ov, source)
+    _keep_metadata(converted, model)
+    ov.save_model(converted, str(path), compress_to_fp16=options.float16_weights)
 
 
 def _converted(ov: Any, source: Path) -> Any:

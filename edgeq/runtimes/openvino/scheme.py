@@ -5,8 +5,10 @@ dequantisation on and which end it), and where NNCF puts its FakeQuantize ops on
 
 A convolution reads uint8 and int8 and gives float inside its fusion (bias, SiLU, residual add); its
 kernel rounds to the grid of the next layer's input itself, so there is one pair on each tensor between
-layers, shared by all readers, and none between a convolution and its activation. Pools, resizes and splits
-pass integers on; the inputs of a concatenation share one grid, else it would have to be computed in float.
+layers, shared by all readers, and none between a convolution and its activation. Both inputs of a residual
+add are rounded, that straight from a convolution too: with it in float the add was a kernel of its own.
+Pools, resizes and splits pass integers on; the inputs of a concatenation share one grid, else it would have
+to be computed in float.
 """
 
 from __future__ import annotations
@@ -38,8 +40,6 @@ def scheme(*, weight_bits: int = 8) -> Scheme:
         integer_ops=_LAYERS | _MOVES | _JOINS | ACTIVATION_OPS | {"Add", "AveragePool", "GlobalAveragePool"},
         shared_scale_ops=_MOVES,
         one_grid_ops=_JOINS,
-        # The sum with another tensor is part of the convolution's kernel.
-        fused_activations=frozenset({"Add"}),
         quantize_bias=False,
         # A prediction layer's output is float anyway: only its input and its weight are rounded.
         float_heads=False,
