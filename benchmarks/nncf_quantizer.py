@@ -1,4 +1,4 @@
-"""NNCF as one process of a benchmark: the float model and the calibration images of an edgeq bundle to INT8 IR.
+"""NNCF as one process of a benchmark: float model and calibration images of an edgeq bundle to INT8 IR.
 
 Prints one line of JSON. Needs edgeq, openvino and nncf in this interpreter's environment.
 """

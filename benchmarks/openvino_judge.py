@@ -53,7 +53,7 @@ def main() -> int:
 
 
 def _accuracy(bundle: Bundle, paths: dict[str, Path], dataset: Dataset) -> dict[str, Any]:
-    """Metric and paired drop of each model; float is the ONNX model in ONNX Runtime, as everywhere in edgeq."""
+    """Metric and paired drop of each model; float is the ONNX model in ONNX Runtime, as always in edgeq."""
     reference = _evaluate(
         api.load_runtime("onnxruntime").open_session(bundle.reference_path, options=_two()), bundle, dataset
     )

@@ -117,7 +117,8 @@ def _row(name: str, given: Any) -> dict[str, Any]:
             models.append(f"{shown}={out}")
         limit = ["--images", str(_QUICK_IMAGES)] if given.quick else []
         judged = common.run(
-            [sys.executable, HERE / "openvino_judge.py", "--bundle", bundle, "--calib", calib, "--labels", labels,
+            [sys.executable, HERE / "openvino_judge.py", "--bundle", bundle, "--calib", calib,
+             "--labels", labels,
              "--duration", str(2.0 if given.quick else given.duration), *limit, *models]
         ).last_line()  # fmt: skip
     return {

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from edgeq.gate import Budget
     from edgeq.model.source import FloatModel
     from edgeq.quantize.recipe import Recipe
+    from edgeq.quantize.scheme import Scheme
     from edgeq.runtimes.base import Runtime
     from edgeq.targets import Target
     from edgeq.types import PostProcess, Task
@@ -157,14 +158,15 @@ def quantize(
     profile = load_target(target)
     budget = Budget(max_map_drop=max_map_drop, max_top1_drop=max_top1_drop)
     folder = out or Path("build") / f"{source.stem}-{profile.name}"
+    runtime = load_runtime(profile.runtime)
     measured = eval_data is not None or not budget.empty
     order = Order(
         source=source,
         folder=folder,
         force=force,
         target=profile,
-        runtime=load_runtime(profile.runtime),
-        recipe=_tuned_to(recipe, budget),
+        runtime=runtime,
+        recipe=_tuned_to(recipe, budget, runtime.scheme(profile)),
         images=ImageChoice(calib, calib_split, calib_images, eval_data, eval_split, measured, allow_overlap),
         budget=budget,
         post=PostProcess(confidence=post.confidence, iou=post.iou),
@@ -192,12 +194,15 @@ def _check_room(source: Path) -> None:
         )
 
 
-def _tuned_to(flags: RecipeFlags, budget: Budget) -> Recipe:
-    """The recipe, its tuning aimed at the budget unless a recipe file says what to aim at."""
+def _tuned_to(flags: RecipeFlags, budget: Budget, scheme: Scheme) -> Recipe:
+    """The recipe, its tuning aimed at the budget, or as the runtime's scheme says where there is none; a
+    recipe file says itself what to aim at."""
     recipe = flags.recipe()
     limit = budget.max_map_drop if budget.max_map_drop is not None else budget.max_top1_drop
-    if limit is None or flags.recipe_file is not None:
+    if flags.recipe_file is not None:
         return recipe
+    if limit is None:
+        return replace(recipe, max_predicted_drop=scheme.default_predicted_drop)
     return replace(recipe, max_predicted_drop=_PREDICTED_SHARE * limit)
 
 

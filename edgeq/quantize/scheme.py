@@ -46,6 +46,9 @@ class Scheme:
     """int32 bias with scale input x weight; False: the runtime wants it in float."""
     depthwise_channel_grids: bool = False
     """A tensor that only depthwise convolutions read may have one grid per channel."""
+    default_predicted_drop: float = 0.2
+    """Points; layers go to float for accuracy's sake from here on where the user names no budget. Less than
+    predictions can resolve is no reason where a float layer costs much speed."""
     weight_bits: int = 8
     """7: weights in -63..63, so that two products with uint8 fit into the 16 bits in which x86 without VNNI
     adds them."""
