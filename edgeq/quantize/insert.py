@@ -128,7 +128,7 @@ def _quantise_constants(graph: ir.Graph, node: ir.Node, plan: Plan) -> None:
     # The scale of an int32 bias is one input scale times the weight's, so not with a grid per channel.
     whole = source is not None and source.channels is None
     bias = _integer_bias(node, weight) if whole and plan.quantize_bias else None
-    quantised = quantize_weight(
+    quantised = plan.weights.get(node_name(node)) or quantize_weight(
         weight,
         axis=weight_axis(node),
         granularity=plan.granularity,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from edgeq.quantize.grid import Affine, ChannelAffine
 from edgeq.quantize.recipe import Granularity, Precision, RangeMethod
+from edgeq.quantize.weights import QuantisedWeight
 from edgeq.types import Float32Array
 
 __all__ = ["OpPlan", "Plan", "TensorPlan"]
@@ -52,6 +53,8 @@ class Plan:
     weight_bits: int = 8
     bias_shifts: Mapping[str, Float32Array] = field(default_factory=dict)
     """Node name -> (output channels,) to be added to its bias."""
+    weights: Mapping[str, QuantisedWeight] = field(default_factory=dict)
+    """Node name -> its weight, where that is not simply rounded."""
 
     @property
     def int8_ops(self) -> tuple[OpPlan, ...]:

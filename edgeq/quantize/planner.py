@@ -13,6 +13,7 @@ from edgeq.quantize.precision import assign_precisions
 from edgeq.quantize.recipe import Precision, Recipe
 from edgeq.quantize.scheme import Scheme
 from edgeq.quantize.tensors import grid_roots, joined_outputs, quantised_values
+from edgeq.quantize.weights import QuantisedWeight
 from edgeq.types import Float32Array
 
 __all__ = ["build_plan"]
@@ -26,6 +27,7 @@ def build_plan(
     *,
     kept_float: Mapping[str, str] | None = None,
     bias_shifts: Mapping[str, Float32Array] | None = None,
+    weights: Mapping[str, QuantisedWeight] | None = None,
 ) -> Plan:
     """Statistics (as grids), scheme and recipe, resolved.
 
@@ -36,6 +38,7 @@ def build_plan(
         grids: of every recorded tensor, from :func:`edgeq.quantize.auto.choose_grids`.
         kept_float: nodes that tuning keeps in float, with the reason.
         bias_shifts: node name -> correction of its bias.
+        weights: node name -> its weight, where that is not simply rounded.
 
     Raises:
         RecipeError: a rule that matches nothing.
@@ -62,6 +65,7 @@ def build_plan(
         weight_bits=recipe.weight_bits or scheme.weight_bits,
         quantize_bias=scheme.quantize_bias,
         bias_shifts=shifts,
+        weights=weights or {},
     )
 
 

@@ -15,6 +15,7 @@
     [passes]
     depthwise_equalization = false
     bias_correction = true
+    weight_compensation = false    # prediction layers in INT8: rounding errors that cancel
 
     [tail]
     float_heads = true             # prediction convolutions in float; the decode behind them always is
@@ -103,6 +104,7 @@ class Recipe:
     """8 or 7; None: as the runtime's scheme says."""
     depthwise_equalization: bool = False
     bias_correction: bool = True
+    weight_compensation: bool = False
     float_heads: bool = True
     max_predicted_drop: float | None = 0.2
     """Points; None: no block is kept in float for accuracy's sake."""
@@ -119,7 +121,8 @@ class Recipe:
         lines += [] if self.weight_bits is None else [f"bits = {self.weight_bits}"]
         lines += ["", "[passes]"]
         lines += [f"depthwise_equalization = {_boolean(self.depthwise_equalization)}"]
-        lines += [f"bias_correction = {_boolean(self.bias_correction)}", "", "[tail]"]
+        lines.append(f"bias_correction = {_boolean(self.bias_correction)}")
+        lines += [f"weight_compensation = {_boolean(self.weight_compensation)}", "", "[tail]"]
         lines += [f"float_heads = {_boolean(self.float_heads)}", "", "[tune]"]
         drop = "false" if self.max_predicted_drop is None else repr(float(self.max_predicted_drop))
         lines += [f"max_predicted_drop = {drop}", f"max_float_share = {self.max_float_share!r}"]
@@ -152,6 +155,7 @@ class _Weights(_Section):
 class _Passes(_Section):
     depthwise_equalization: bool = False
     bias_correction: bool = True
+    weight_compensation: bool = False
 
 
 class _Tail(_Section):
@@ -218,6 +222,7 @@ def parse_recipe(text: str, *, origin: str = "recipe") -> Recipe:
         weight_bits=file.weights.bits,
         depthwise_equalization=file.passes.depthwise_equalization,
         bias_correction=file.passes.bias_correction,
+        weight_compensation=file.passes.weight_compensation,
         float_heads=file.tail.float_heads,
         max_predicted_drop=file.tune.max_predicted_drop,
         max_float_share=file.tune.max_float_share,

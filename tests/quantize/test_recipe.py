@@ -27,6 +27,7 @@ RECIPES = {
         weight_bits=7,
         depthwise_equalization=True,
         bias_correction=False,
+        weight_compensation=True,
         float_heads=False,
         max_predicted_drop=None,
         max_float_share=0.4,
