@@ -24,7 +24,7 @@ __all__ = ["bench", "float_rivals"]
 def bench(
     *,
     subject: Annotated[
-        Path, typer.Argument(metavar="BUNDLE|MODEL", help="A bundle's folder or an .onnx file.")
+        Path, typer.Argument(metavar="BUNDLE|MODEL", help="A bundle's folder, or an .onnx or .tflite file.")
     ],
     against: Annotated[
         str,
@@ -69,7 +69,7 @@ def bench(
     with (
         tempfile.TemporaryDirectory(prefix="edgeq-") as folder,
         open_subject(
-            subject, console=console, overrides=spec.overrides(), float_source=float_source
+            subject, console=console, overrides=spec.overrides(), float_source=float_source, data=data
         ) as judged,
     ):
         rivals = (
@@ -137,4 +137,4 @@ def _other(path: Path, console: Console) -> Rival:
     from edgeq.cli.subject import open_subject
 
     with open_subject(path, console=console) as other:
-        return Rival(f"{other.name} (other)", other.artifact, other.runtime)
+        return Rival(f"{other.name} (other)", other.artifact, other.runtime, specs=other.specs)

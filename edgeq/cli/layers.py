@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from edgeq.cli.latency import prepared_inputs
+from edgeq.cli.latency import fitted_specs, prepared_inputs
 from edgeq.cli.subject import Subject
 from edgeq.errors import UnavailableError
 from edgeq.runtimes.base import LayerTime, ProfiledSession, SessionOptions
@@ -33,7 +33,9 @@ def layer_times(subject: Subject, *, threads: int, samples: Sequence[Sample]) ->
         raise UnavailableError(
             f"the runtime {subject.runtime.name} tells no times of layers", fix="leave --per-layer out"
         )
-    return session.profile(prepared_inputs(session, subject.specs, samples)[0], runs=_RUNS)
+    return session.profile(
+        prepared_inputs(session, fitted_specs(subject.specs, session), samples)[0], runs=_RUNS
+    )
 
 
 def layers_json(layers: Sequence[LayerTime]) -> list[dict[str, Any]]:

@@ -13,13 +13,15 @@ by image, is tested against its standard error.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from enum import Enum
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from edgeq.cores import core_count
 from edgeq.data.stream import iter_tensors
 from edgeq.errors import CalibrationError
 from edgeq.evaluate.matching import match_image, overlaps
@@ -41,6 +43,8 @@ __all__ = ["FitFinding", "InputFit", "Severity", "check_input_fit"]
 
 Infer = Callable[[Float32Array], Mapping[str, npt.NDArray[Any]]]
 Prediction = Detections | Float32Array
+_Image = tuple[Sample, Float32Array, BoxMapping]
+_Result = TypeVar("_Result")
 
 _MIRROR_IMAGES = 16
 _HEALTHY = 0.75
@@ -146,7 +150,7 @@ def check_input_fit(
     ``image_limit`` labelled ones for the channel order (two each).
 
     Args:
-        infer: outputs by name for one input tensor.
+        infer: outputs by name for one input tensor; called from several threads.
         samples: images like those that the model was trained on; some are picked evenly.
         spec: the pre-processing in doubt.
         head: how to read the outputs.
@@ -173,6 +177,14 @@ def check_input_fit(
         color_sigmas=sigmas,
         findings=(*range_findings, *color_findings),
     )
+
+
+def _side_by_side(
+    function: Callable[[_Image], _Result], samples: Sequence[Sample], spec: InputSpec
+) -> list[_Result]:
+    """The function of every image, one thread a core."""
+    with ThreadPoolExecutor(max_workers=core_count()) as pool:
+        return list(pool.map(function, iter_tensors(samples, spec)))
 
 
 def _evenly(samples: Sequence[Sample], limit: int) -> list[Sample]:
@@ -223,11 +235,13 @@ def _range_error(spec: InputSpec, best: str, agreement: Mapping[str, float]) -> 
 def _mirror_agreement(model: _Model, samples: Sequence[Sample], factor: float) -> float:
     """How much predictions agree between images and mirror images, 0..1, the input times ``factor``."""
     mirror_axis = 3 if model.spec.layout is Layout.NCHW else 2
-    pairs = []
-    for _, tensor, _ in iter_tensors(samples, model.spec):
-        scaled = tensor * np.float32(factor)
+
+    def pair(image: _Image) -> tuple[Prediction, Prediction]:
+        scaled = image[1] * np.float32(factor)
         mirrored = np.flip(scaled, axis=mirror_axis)
-        pairs.append((model.predict(scaled, _InputPixels()), model.predict(mirrored, _InputPixels())))
+        return model.predict(scaled, _InputPixels()), model.predict(mirrored, _InputPixels())
+
+    pairs = _side_by_side(pair, samples, model.spec)
     boxes = [(a, b) for a, b in pairs if isinstance(a, Detections) and isinstance(b, Detections)]
     if boxes:
         return _box_agreement(boxes, model.spec.width_px, model.head.class_count)
@@ -270,12 +284,14 @@ def _check_color(model: _Model, samples: Sequence[Sample]) -> tuple[float | None
     if not labelled:
         message = "the channel order (RGB or BGR) cannot be checked without labelled images"
         return None, [FitFinding(Severity.NOTE, message)]
-    gains = []
-    for sample, tensor, geometry in iter_tensors(labelled, model.spec):
+
+    def gain_of(image: _Image) -> float:
+        sample, tensor, geometry = image
         given = _label_score(model.predict(tensor, geometry), sample)
         swapped = _label_score(model.predict(_swap_colors(tensor, model.spec), geometry), sample)
-        gains.append(swapped - given)
-    sigmas = _sigmas(np.array(gains))
+        return swapped - given
+
+    sigmas = _sigmas(np.array(_side_by_side(gain_of, labelled, model.spec)))
     other = ColorOrder.BGR if model.spec.color is ColorOrder.RGB else ColorOrder.RGB
     gain = (
         f"on {len(labelled)} labelled images the model is surer of the right answers in {other.value.upper()}"

@@ -12,6 +12,7 @@ import onnx_ir as ir
 from edgeq.cores import core_count
 from edgeq.quantize.graph import is_depthwise, silu_of, tail_nodes, users
 from edgeq.quantize.grid import Affine, ChannelAffine, Range, affine, channel_affine
+from edgeq.quantize.head_range import head_range, is_head
 from edgeq.quantize.local_error import LocalModel
 from edgeq.quantize.observe import KNOWN_RANGES, session_with_outputs
 from edgeq.quantize.plan import TensorPlan
@@ -80,13 +81,18 @@ def choose_grids(
                 activation=silu if _feeds_silu_only(value) else None,
             )  # fmt: skip
             ranges = {method.value: interval}
+        elif is_head(value, tail):
+            whole_range = choose_range(
+                RangeMethod.MINMAX, observed, dtype=scheme.activation_dtype, symmetric=symmetric
+            )
+            ranges = {"head": head_range(value, whole_range)}
         else:
             ranges = _candidates(observed, scheme, symmetric=symmetric, before_silu=_feeds_silu_only(value))
         plans = _plans(name, ranges, observed, scheme, symmetric=symmetric, channels=channels)
-        if method is RangeMethod.AUTO:
+        if method is RangeMethod.AUTO and "head" not in ranges:
             undecided.append((value, plans))
         else:
-            grids[name] = plans[method.value]
+            (grids[name],) = plans.values()
     grids.update(_least_noise(model, scheme, undecided, tail, images, progress))
     return grids
 

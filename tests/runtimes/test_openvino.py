@@ -19,6 +19,8 @@ from edgeq.runtimes.openvino import probe as probe_module
 from edgeq.runtimes.openvino.probe import default_float, probe
 from edgeq.targets import load_target
 
+from .contract import RuntimeContract
+
 ROOT = Path(__file__).parents[2]
 OPTIONS = SessionOptions()
 SIZE = 16
@@ -413,3 +415,7 @@ def test_the_session_needs_numpy_and_openvino_only():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr
+
+
+class TestContract(RuntimeContract):
+    name = "openvino"

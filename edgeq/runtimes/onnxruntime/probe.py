@@ -2,27 +2,15 @@
 
 from __future__ import annotations
 
-import platform
 from pathlib import Path
 
 from edgeq.cores import core_count
-from edgeq.cpu import cpu_flags, cpu_kind
 from edgeq.errors import UnavailableError
 from edgeq.runtimes.base import ProbeReport
+from edgeq.runtimes.cpu import cpu_features
 from edgeq.runtimes.onnxruntime.session import PROVIDER, import_onnxruntime
 
 __all__ = ["probe"]
-
-_FEATURES: dict[str, dict[str, tuple[str, ...]]] = {
-    "x86": {
-        "avx2": ("avx2",),
-        "avx512": ("avx512f",),
-        "vnni": ("avx512_vnni", "avx_vnni"),
-        "amx-int8": ("amx_int8",),
-    },
-    "arm": {"dot-product": ("asimddp",), "i8mm": ("i8mm",), "fp16": ("asimdhp",), "sve": ("sve",)},
-}
-"""Name in the report -> flags of /proc/cpuinfo, one of which is enough."""
 
 
 def probe(cpuinfo: Path = Path("/proc/cpuinfo")) -> ProbeReport:
@@ -31,10 +19,7 @@ def probe(cpuinfo: Path = Path("/proc/cpuinfo")) -> ProbeReport:
     Args:
         cpuinfo: the kernel's file; another one in tests.
     """
-    flags = cpu_flags(cpuinfo)
-    features = {"architecture": platform.machine().lower(), "threads": str(core_count())}
-    known = _FEATURES.get(cpu_kind() or "", {}) if flags else {}
-    features |= {name: "yes" if flags & set(any_of) else "no" for name, any_of in known.items()}
+    features = {**cpu_features(cpuinfo), "threads": str(core_count())}
     problems = _cpu_problems(features)
     version: str | None = None
     try:

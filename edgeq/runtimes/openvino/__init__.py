@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         SessionOptions,
     )
     from edgeq.targets import Target
+    from edgeq.types import ModelPrecision
 
 __all__ = ["RUNTIME", "OpenVino"]
 
@@ -30,7 +31,15 @@ class OpenVino:
     requires: tuple[str, ...] = ("openvino",)
     install: str = 'pip install "edgeq[openvino]"'
     artifact_suffixes: tuple[str, ...] = (".xml",)
+    integer_io: bool = False
     session_factory: str = "edgeq.runtimes.openvino.session:open_session"
+
+    @property
+    def precisions(self) -> tuple[ModelPrecision, ...]:
+        """INT8, and the float model with weights in float32 or float16."""
+        from edgeq.types import ModelPrecision
+
+        return (ModelPrecision.INT8, ModelPrecision.FLOAT32, ModelPrecision.FLOAT16)
 
     @property
     def default_float(self) -> str:

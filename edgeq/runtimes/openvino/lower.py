@@ -42,10 +42,27 @@ def lower(model: bytes, folder: Path, options: LowerOptions) -> Artifact:
         raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
     except RuntimeError as error:
         raise ModelError(
-            f"OpenVINO {ov.__version__} cannot convert the model: {one_line(error)}",
+            f"OpenVINO {ov.__version__} cannot convert the model: {one_line(error)}{_nodes(error, model)}",
             fix="a newer OpenVINO may know the op; or keep it out of the model",
         ) from error
     return Artifact(path, (path, weights))
+
+
+def _nodes(error: RuntimeError, model: bytes) -> str:
+    """The first nodes of the ops that OpenVINO names as ``domain.Op``, in words; empty: it names none."""
+    import onnx
+
+    try:
+        nodes = onnx.load_from_string(model).graph.node
+    except Exception:  # protobuf's own error: what is wrong is said already
+        return ""
+    text = str(error)
+    names = [
+        node.name or node.output[0]
+        for node in nodes
+        if f"{node.domain or 'ai.onnx'}.{node.op_type}" in text or f" {node.op_type}," in text
+    ]
+    return f" (node {', '.join(names[:3])})" if names else ""
 
 
 def _save(ov: Any, source: Path, path: Path, model: bytes, options: LowerOptions) -> None:

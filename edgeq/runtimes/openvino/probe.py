@@ -8,26 +8,13 @@ import re
 from pathlib import Path
 
 from edgeq.cores import core_count
-from edgeq.cpu import ARM, X86, cpu_flags, cpu_kind
 from edgeq.errors import UnavailableError
 from edgeq.runtimes.base import ProbeReport
+from edgeq.runtimes.cpu import cpu_features
 from edgeq.runtimes.openvino.session import import_openvino
 
 __all__ = ["default_float", "probe", "wheel_glibc"]
 
-_FEATURES: dict[str, dict[str, tuple[str, ...]]] = {
-    X86: {
-        "avx2": ("avx2",),
-        "avx512": ("avx512f",),
-        "vnni": ("avx512_vnni", "avx_vnni"),
-        "avx512-bf16": ("avx512_bf16",),
-        "amx-int8": ("amx_int8",),
-        "amx-bf16": ("amx_bf16",),
-    },
-    ARM: {"dot-product": ("asimddp",), "i8mm": ("i8mm",), "fp16": ("asimdhp",), "sve": ("sve",)},
-}
-"""Name in the report -> flags of /proc/cpuinfo, one of which is enough."""
-_BFLOAT16 = frozenset({"avx512_bf16", "amx_bf16"})
 _GLIBC = re.compile(r"manylinux_(\d+)_(\d+)_")
 
 
@@ -37,10 +24,7 @@ def probe(cpuinfo: Path = Path("/proc/cpuinfo")) -> ProbeReport:
     Args:
         cpuinfo: the kernel's file; another one in tests.
     """
-    flags = cpu_flags(cpuinfo)
-    features = {"architecture": platform.machine().lower(), "threads": str(core_count())}
-    known = _FEATURES.get(cpu_kind() or "", {}) if flags else {}
-    features |= {name: "yes" if flags & set(any_of) else "no" for name, any_of in known.items()}
+    features = {**cpu_features(cpuinfo), "threads": str(core_count())}
     features["default_float"] = default_float(cpuinfo)
     problems = _cpu_problems(features)
     needed, here = wheel_glibc(), platform.libc_ver()
@@ -67,10 +51,10 @@ def default_float(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
     bfloat16 where AVX-512 or AMX has it, float16 on ARM with half precision arithmetic. Source:
     docs.openvino.ai, CPU device, "Floating-point data types specifics".
     """
-    flags, kind = cpu_flags(cpuinfo), cpu_kind()
-    if kind == X86 and flags & _BFLOAT16:
+    features = cpu_features(cpuinfo)
+    if "yes" in (features.get("avx512-bf16"), features.get("amx-bf16")):
         return "bfloat16"
-    return "float16" if kind == ARM and "asimdhp" in flags else "float32"
+    return "float16" if features.get("fp16") == "yes" else "float32"
 
 
 def wheel_glibc() -> tuple[int, ...] | None:

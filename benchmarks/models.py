@@ -1,10 +1,11 @@
-"""Six models through `edgeq quantize`, `evaluate` and `bench` on ONNX Runtime with default settings.
+"""Six models through `edgeq quantize`, `evaluate` and `bench` for one target with default settings.
 
 One row per model; rows that the result file holds already are kept unless --again is given.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 import tempfile
@@ -45,27 +46,29 @@ MODELS = {
 
 
 def main() -> int:
-    parser = common.arguments(__doc__, "onnxruntime_models")
+    parser = common.arguments(__doc__, "models-TARGET")
+    parser.add_argument("--target", default=common.TARGET, help="one whose runtime runs on this machine")
     parser.add_argument("--models", help=f"some of {', '.join(MODELS)}, with commas between")
     parser.add_argument("--again", action="store_true", help="measure also what the result file holds")
     parser.add_argument("--duration", default="20s", help="of each bench")
     given = parser.parse_args()
+    out = given.out.with_name(given.out.name.replace("TARGET", given.target))
     names = given.models.split(",") if given.models else list(MODELS)
     unknown = [name for name in names if name not in MODELS]
     if unknown:
         parser.error(f"unknown: {', '.join(unknown)}; there are {', '.join(MODELS)}")
-    rows = _earlier(given.out)
+    rows = _earlier(out)
     failed = False
     for name in names:
         if name in rows and not given.again:
             continue
         try:
-            rows[name] = _row(name, MODELS[name], given.data, given.duration)
+            rows[name] = _row(name, MODELS[name], given)
         except FailedError as error:
             failed = True
             print(f"{name}: {error}", file=sys.stderr)
             continue
-        common.write(given.out, {"rows": [rows[key] for key in MODELS if key in rows]})
+        common.write(out, {"rows": [rows[key] for key in MODELS if key in rows]})
     for row in (rows[key] for key in MODELS if key in rows):
         print(_line(row))
     return 1 if failed else 0
@@ -77,25 +80,27 @@ def _earlier(path: Path) -> dict[str, dict[str, Any]]:
     return {row["name"]: row for row in json.loads(path.read_text(encoding="utf-8"))["rows"]}
 
 
-def _row(name: str, model: Model, data: Path, duration: str) -> dict[str, Any]:
+def _row(name: str, model: Model, given: argparse.Namespace) -> dict[str, Any]:
     """Quantise, evaluate and bench one model."""
     start = common.conditions()
-    source, calib, labels = data / model.source, data / model.calib, data / model.labels
+    source, calib, labels = (given.data / part for part in (model.source, model.calib, model.labels))
     flags = [*model.quantize_flags, *(["--eval", str(labels)] if model.evaluates else [])]
     with tempfile.TemporaryDirectory() as folder:
         bundle = Path(folder) / "bundle"
         made = common.edgeq(
-            "quantize", source, "--target", common.TARGET, "--calib", calib, "-o", bundle, *flags
+            "quantize", source, "--target", given.target, "--calib", calib, "-o", bundle, *flags
         )
         accuracy = common.edgeq("evaluate", bundle, "--data", labels).json()
-        # The file as the user has it; a checkpoint has no ONNX form but the one that edgeq exports.
-        against = ["--against", str(source)] if source.suffix == ".onnx" else []
+        # ONNX Runtime runs the file as the user has it; else it is the float model that edgeq wrote.
+        own_file = source.suffix == ".onnx" and given.target.endswith("onnxruntime")
+        against = ["--against", str(source)] if own_file else []
         before = common.conditions()["load_average"]
-        latency = common.edgeq("bench", bundle, *against, "--duration", duration).json()
+        latency = common.edgeq("bench", bundle, *against, "--duration", given.duration).json()
         quantization = common.report(bundle, "quantization")
         int8, every = common.convolutions(bundle)
     return {
         "name": name,
+        "target": given.target,
         "source": source.name,
         **start,
         **_accuracy(accuracy),
@@ -138,8 +143,9 @@ def _latency(report: dict[str, Any]) -> dict[str, Any]:
     """What the interleaved loop says of both, raw samples left out."""
     by_name = {entry["name"]: entry for entry in report["contestants"]}
     int8 = by_name.pop(report["judged"])
-    (reference,) = by_name.values()
-    ratio = next(entry for entry in report["speedups"] if entry["name"] == report["judged"])
+    reference, *others = by_name.values()
+    ratios = {entry["name"]: entry for entry in report["speedups"]}
+    ratio = ratios[report["judged"]]
     return {
         "threads": report["settings"]["threads"],
         "runs": int8["runs"],
@@ -149,6 +155,14 @@ def _latency(report: dict[str, Any]) -> dict[str, Any]:
         "cpu_ratio": ratio["cpu"]["value"],
         "cpu_ratio_interval": ratio["cpu"]["interval"],
         "wall_ratio": ratio["wall"]["value"],
+        "default_float": [
+            {
+                "name": other["name"],
+                "p50_ms": other["p50_ms"],
+                "int8_cpu_ratio": ratio["cpu"]["value"] / ratios[other["name"]]["cpu"]["value"],
+            }
+            for other in others
+        ],
         "float_peak_memory_mb": reference["peak_memory_mb"],
         "int8_peak_memory_mb": int8["peak_memory_mb"],
         "other_processes_cores": report["health"]["others_cores"],
