@@ -21,6 +21,7 @@ __all__ = [
     "findings_block",
     "gate_table",
     "latency_table",
+    "layer_table",
     "lint_table",
     "show",
     "stage_table",
@@ -108,6 +109,19 @@ def stage_table(report: Mapping[str, object], *, title: str = "Whole path, ms pe
         cells = [number(row.get(key)) for key in ("p50_ms", "p90_ms", "p99_ms")]
         table.add_row(_name(row.get("name")), *map(Text, [*cells, percent]))
     return table
+
+
+def layer_table(
+    rows: Sequence[Mapping[str, object]], *, total_ms: float, notes: Sequence[str], title: str
+) -> RenderableType:
+    """One line per layer with its share of the time, remarks below."""
+    table = _table(title, "layer", "op", "kernel", "precision", "ms", "share")
+    for row in rows:
+        time_ms = row.get("time_ms")
+        share = number(time_ms / total_ms * 100, 0, " %") if isinstance(time_ms, (int, float)) else ""
+        words = [str(row.get(key, "")) for key in ("op", "kernel", "precision")]
+        table.add_row(_name(row.get("name")), *map(Text, [*words, number(time_ms, 3), share]))
+    return Group(table, *(Text(note, style="dim") for note in notes))
 
 
 def gate_table(report: GateReport, *, title: str = "Gate") -> RenderableType:

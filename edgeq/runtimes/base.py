@@ -24,9 +24,11 @@ __all__ = [
     "AuditReport",
     "LayerAudit",
     "LayerPrecision",
+    "LayerTime",
     "LintFinding",
     "LowerOptions",
     "ProbeReport",
+    "ProfiledSession",
     "Runtime",
     "Session",
     "SessionOptions",
@@ -105,6 +107,35 @@ class Session(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class LayerTime:
+    """One layer as the runtime executed it."""
+
+    name: str
+    """Name of the source node, or the runtime's own where it is gone."""
+    op: str
+    """ONNX op where it is known, else the runtime's word."""
+    precision: str
+    """As the runtime says: ``u8``, ``bf16``, ...; empty: it does not say."""
+    kernel: str
+    time_ms: float
+    """Median of the inferences."""
+
+
+@runtime_checkable
+class ProfiledSession(Protocol):
+    """A session whose runtime can tell where the time goes; a `Session` need not be one."""
+
+    def profile(self, tensor: npt.NDArray[Any], *, runs: int) -> tuple[LayerTime, ...]:
+        """Each executed layer, in order; measuring slows the inferences down a little.
+
+        Args:
+            tensor: as for ``infer``.
+            runs: inferences that the times are the median of, after one that does not count.
+        """
+        ...
+
+
 class LayerPrecision(str, Enum):
     """The precision that a layer really runs in."""
 
@@ -125,6 +156,8 @@ class LayerAudit:
     """The runtime's name for the kernel: ``QLinearConv``, ``FusedConv``, ..."""
     reason: str = ""
     """Why it is not INT8, in words."""
+    time_ms: float | None = None
+    """Of one inference, where the runtime tells."""
 
 
 @dataclass(frozen=True)
