@@ -43,9 +43,9 @@ Progress = Callable[[str, int, int], None]
 _CHUNK_IMAGES = 16
 """Statistics are kept after every so many images, so that an interrupted run goes on from there."""
 _RANGE_IMAGES = 4
-_ERROR_IMAGES = 12
+_ERROR_IMAGES = 8
 _PREDICTION_IMAGES = 24
-_RANKING_IMAGES = 4
+_RANKING_IMAGES = 8
 
 
 @dataclass(frozen=True)
