@@ -189,8 +189,8 @@ def test_full_disk_is_said_and_leaves_nothing(full, detector, data_yaml, tmp_pat
 
 
 def test_interrupted_half_way_keeps_the_cache_and_goes_on_from_it(detector, tmp_path):
-    data = make_data(tmp_path / "set", train=400)
-    arguments = quantize_arguments(detector, data, tmp_path / "b", "--calib-images", 400, "--json")
+    data = make_data(tmp_path / "set", train=1200)
+    arguments = quantize_arguments(detector, data, tmp_path / "b", "--calib-images", 1200, "--json")
     process = start_edgeq(*arguments)
     deadline = time.monotonic() + 60
     while not list((tmp_path / "cache").rglob("*.npz")) and time.monotonic() < deadline:
