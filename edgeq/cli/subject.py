@@ -66,7 +66,12 @@ class Subject:
 
 @contextmanager
 def open_subject(
-    path: Path, *, console: Console, overrides: SpecOverrides | None = None, float_source: Path | None = None
+    path: Path,
+    *,
+    console: Console,
+    overrides: SpecOverrides | None = None,
+    float_source: Path | None = None,
+    installed: bool = True,
 ) -> Iterator[Subject]:
     """The bundle or model at a path; temporary files of it are gone when the block ends.
 
@@ -75,6 +80,7 @@ def open_subject(
         console: told what was recognised.
         overrides: what the user says of a plain model or of ``float_source``.
         float_source: float model to compare with; goes before a bundle's own.
+        installed: a bundle's runtime has to be here; not where only a device runs it.
 
     Raises:
         BundleError: damaged, or not a bundle.
@@ -86,7 +92,7 @@ def open_subject(
         if float_source is not None:
             reference, float_specs = load_float(float_source, Path(folder), overrides, console)
         if path.is_dir():
-            yield _from_bundle(open_bundle(path), reference, console)
+            yield _from_bundle(open_bundle(path), reference, console, installed=installed)
         else:
             yield _from_file(path, reference, float_specs, overrides or SpecOverrides())
 
@@ -111,7 +117,7 @@ def load_float(
     return path, Specs(model.input, model.head)
 
 
-def _from_bundle(bundle: Bundle, reference: Path | None, console: Console) -> Subject:
+def _from_bundle(bundle: Bundle, reference: Path | None, console: Console, *, installed: bool) -> Subject:
     manifest = bundle.manifest
     for name in bundle.unexpected:
         console.warn(f"{bundle.folder} holds a file that its manifest does not know: {name}")
@@ -119,7 +125,7 @@ def _from_bundle(bundle: Bundle, reference: Path | None, console: Console) -> Su
         name=manifest.name,
         artifact=bundle.artifact_path,
         size_mb=bundle.artifact_size_mb,
-        runtime=load_runtime(manifest.runtime),
+        runtime=load_runtime(manifest.runtime, installed=installed),
         bundle=bundle,
         reference=reference or bundle.reference_path,
         float_artifact=None if reference is not None else bundle.float_artifact_path,

@@ -160,7 +160,7 @@ def perceptual_hash(image: UInt8Array) -> int:
 
 def hamming_distance(first: int, second: int) -> int:
     """Number of bits in which two perceptual hashes differ, 0..64."""
-    return (first ^ second).bit_count()
+    return bin(first ^ second).count("1")
 
 
 def _checked_header(data: bytes, *, name: str) -> ImageHeader:

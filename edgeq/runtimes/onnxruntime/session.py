@@ -73,7 +73,7 @@ class OnnxRuntimeSession:
             values = self._native.run(self._names, {self._inputs[0].name: tensor})
         except Exception as error:  # ONNX Runtime's exceptions share no public base class
             raise ModelError(f"inference failed: {one_line(error)}") from error
-        return dict(zip(self._names, values, strict=True))
+        return dict(zip(self._names, values))  # noqa: B905 (boards may have Python 3.9)
 
 
 def open_session(artifact: Path, options: SessionOptions) -> OnnxRuntimeSession:
