@@ -288,5 +288,5 @@ def _finite(data: Any) -> bool:
 def _nonsense(device: str, what: str) -> DeviceError:
     return DeviceError(
         f"{device}: its answer is not one that an agent gives ({what[:300]})",
-        fix="nothing of it is used; run 'edgeq device check' on it, or 'edgeq device clean' and set it up again",
+        fix="nothing of it is used; try 'edgeq device check', or 'edgeq device clean' and set it up again",
     )

@@ -67,6 +67,8 @@ class Device:
         self._heard_s = time.monotonic()
         self.probe: Probe | None = None
         self.hello: Hello | None = None
+        self.reached = False
+        """Whether there was a connection at least once."""
         self.sent_bytes = 0
 
     def __enter__(self) -> Device:
@@ -86,6 +88,7 @@ class Device:
         self.close()
         try:
             self._link.open()
+            self.reached = True
             self.probe = bring_agent(self._link)
             self._process, self.hello = start_agent(self._link, self.probe)
         except BaseException:
@@ -102,8 +105,11 @@ class Device:
         """End the agent and the connection; nothing is left running there."""
         self._stop.set()
         if self._process is not None:
-            self._process.end()
-            self._process = None
+            process, self._process = self._process, None
+            process.end()
+        # Whoever waits for an answer in another thread is told that none comes.
+        with contextlib.suppress(queue.Full):
+            self._lines.put_nowait(None)
         self._link.close()
 
     def request(
@@ -228,7 +234,9 @@ class Device:
                 if message.get("kind") != "beat":
                     _hand_over(lines, message, stop)
             if not stop.is_set():
-                _hand_over(lines, self._garbage("a line without end") if line else None, stop)
+                # Half a line is what a cut leaves; more than a line may have is not an agent's.
+                endless = len(line) > MAX_LINE_BYTES
+                _hand_over(lines, self._garbage("a line without end") if endless else None, stop)
         except (OSError, ValueError) as error:
             if not stop.is_set():
                 _hand_over(lines, self._garbage(str(error)), stop)

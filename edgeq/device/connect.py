@@ -54,16 +54,20 @@ def probe(link: DeviceLink, agent: Agent | None = None) -> Probe:
         LinkLost: the connection went away.
     """
     chosen = agent or build_agent()
-    root = quoted_path(link.folder)
-    candidates = [quoted_path(link.python)] if link.python else ["python3", "python"]
+    candidates = quoted_path(link.python) if link.python else "python3 python"
+    # The environment's interpreter goes first, unless the link names one.
+    prefer = (
+        "" if link.python else '[ -f "$root/venv/edgeq-setup.json" ] && set -- "$root/venv/bin/python" "$@"'
+    )
     script = f"""
-root={root}
-program={_shell(_PROBE_PYTHON)}
+root={quoted_path(link.folder)}
+program={quoted_path(_PROBE_PYTHON)}
 system=$(uname -s); machine=$(uname -m)
-set -- {" ".join(candidates)}
-if [ -z '{"own" if link.python else ""}' ] && [ -f "$root/venv/edgeq-setup.json" ]; then set -- "$root/venv/bin/python" "$@"; fi
+set -- {candidates}
+{prefer}
 for python in "$@"; do
-  "$python" -c "$program" "$root" '{chosen.file_name}' '{chosen.sha256}' "$system" "$machine" 2>/dev/null && exit 0
+  "$python" -c "$program" "$root" '{chosen.file_name}' '{chosen.sha256}' "$system" "$machine" 2>/dev/null \\
+    && exit 0
 done
 echo '{_MARK}{{"system": "'"$system"'", "machine": "'"$machine"'", "python": null}}'
 """
@@ -229,7 +233,3 @@ def _hello_of(line: bytes, name: str) -> Hello | None:
 
 def _read_some(process: Process) -> bytes:
     return os.read(process.stdout.fileno(), 1 << 16)
-
-
-def _shell(text: str) -> str:
-    return "'" + text.replace("'", "'\"'\"'") + "'"

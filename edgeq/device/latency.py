@@ -11,6 +11,7 @@ from edgeq.benchmark.latency import ContestantLatency, LatencyReport, Speedup
 from edgeq.benchmark.rate import RateReport
 from edgeq.benchmark.ratio import paired_ratio
 from edgeq.benchmark.stages import StageLatency, StageReport
+from edgeq.benchmark.steady import WarmUp
 from edgeq.benchmark.telemetry import HealthRecord, HealthSample
 from edgeq.device.answers import BenchResult, SeriesPart, health_record, health_samples, parse
 from edgeq.device.client import Device, Upload
@@ -54,6 +55,8 @@ class BenchOrder:
     path: tuple[str, InputSpec, HeadSpec] | None = None
     """Whose whole path to measure, and its specs."""
     images: tuple[Upload, ...] = ()
+    warm_up_s: float = WarmUp().max_s
+    """Cap on the warm-up."""
 
 
 @dataclass(frozen=True)
@@ -155,6 +158,7 @@ def _request(order: BenchOrder, numbers: Mapping[str, int]) -> dict[str, Any]:
         "affinity": list(order.affinity),
         "memory": order.memory,
         "rate_hz": order.rate_hz,
+        "warm_up_s": order.warm_up_s,
         "path": path,
         "images": [image.sha256 for image in order.images],
     }

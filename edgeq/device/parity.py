@@ -51,14 +51,12 @@ class Parity:
         on = f"parity on {self.image_count} images: "
         if self.identical:
             return f"{on}identical to this machine's, to the bit ({self.detection_count} predictions)"
+        faint = f" ({self.unpaired_faint_count} more below a score of {CERTAIN:g})"
         return (
-            f"{on}boxes differ by at most {self.max_box_error_px:.3g} px, scores by {self.max_score_error:.2g}; "
+            f"{on}boxes differ by at most {self.max_box_error_px:.3g} px, "
+            f"scores by {self.max_score_error:.2g}; "
             f"{self.unpaired_count} of {self.detection_count} have no partner"
-            + (
-                f" ({self.unpaired_faint_count} more below a score of {CERTAIN:g})"
-                if self.unpaired_faint_count
-                else ""
-            )
+            f"{faint if self.unpaired_faint_count else ''}"
         )
 
     def to_json(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A device behind the user's own OpenSSH client: the user's config, keys, agent, jump hosts and known_hosts count.
+"""A device behind the user's own OpenSSH client: config, keys, agent, jump hosts and known_hosts count.
 
 One connection carries all (ControlMaster). It runs ``cat`` on the device, whose input is a pipe from
 this process: whichever way this process ends, the pipe closes, ``cat`` ends, and so does the connection.
@@ -68,10 +68,11 @@ class SshLink:
         self._home = tempfile.mkdtemp(prefix="eq-", dir="/tmp" if os.access("/tmp", os.W_OK) else None)
         master = ["-o", "ControlMaster=yes", "-o", "ControlPersist=no"]
         self._master = ChildProcess(
-            self._command([*master, "-S", f"{self._home}/s"], "echo edgeq-connected; exec cat")
+            self._command([*master, "-S", f"{self._home}/s"], f"echo {_READY.decode()}; exec cat")
         )
         if not self._ready(self._master):
-            said, status = self._master.stderr_tail(), self._master.wait(0.0)
+            status = self._master.wait(1.0)
+            said = self._master.stderr_tail()
             self.close()
             raise explain_ssh(said, self.by_hand, self.name, timed_out=status is None)
 
@@ -135,14 +136,14 @@ class SshLink:
 
 
 def explain_ssh(said: str, by_hand: str, name: str, *, timed_out: bool = False) -> DeviceError:
-    """What ssh's words mean, as an error with its fix; not one that another try would mend, except `LinkLost`."""
+    """What ssh's words mean, as an error with its fix; `LinkLost` where another try may help."""
     last = (said.splitlines() or ["no answer"])[-1].strip()
     host = by_hand.split()[-1].rpartition("@")[2]
     if "REMOTE HOST IDENTIFICATION HAS CHANGED" in said:
         known = next((line for line in said.splitlines() if "ssh-keygen -f" in line), f"ssh-keygen -R {host}")
         return DeviceError(
-            f"{name}: its host key is another one than in your known_hosts: another machine answers, or it was "
-            "installed anew",
+            f"{name}: its host key is another one than in your known_hosts: another machine answers, or it "
+            "was installed anew",
             fix=f"when you know why it changed: {known.strip()}, then connect once by hand: {by_hand}",
         )
     if "Host key verification failed" in said or "key is known for" in said:

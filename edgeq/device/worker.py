@@ -37,9 +37,14 @@ class Worker:
         self.reconnections = 0
         self._note = note
         self._pauses_s = pauses_s
+        self._opened = False
 
     def __enter__(self) -> Worker:
-        self.device.open()
+        try:
+            self.do(lambda device: None)
+        except BaseException:
+            self.device.close()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -63,12 +68,15 @@ class Worker:
         failures, before = 0, progress()
         while True:
             try:
-                if failures:
+                if not self._opened:
                     self.device.open()
+                    self._opened = True
                 return job(self.device)
             except (LinkLost, AgentError) as error:
-                if isinstance(error, AgentError) and error.code != "blob-lost":
+                # A device that never answered is a wrong name or switched off: said at once.
+                if not self.device.reached or (isinstance(error, AgentError) and error.code != "blob-lost"):
                     raise
+                self._opened = False
                 if progress() > before:
                     failures, before = 0, progress()
                 if failures >= len(self._pauses_s):

@@ -15,6 +15,7 @@ from edgeq.benchmark.loop import Contestant, LoopProgress, measure
 from edgeq.benchmark.memory import peak_memory_mb
 from edgeq.benchmark.rate import measure_rate
 from edgeq.benchmark.stages import Stage, measure_stages
+from edgeq.benchmark.steady import WarmUp
 from edgeq.benchmark.telemetry import HealthRecord, Telemetry
 from edgeq.data.images import decode_image
 from edgeq.data.preprocess import preprocess
@@ -45,6 +46,7 @@ def bench(request: Mapping[str, Any], models: Models, store: Store, answer: Answ
     """
     threads, duration_s = int(request["threads"]), float(request["duration_s"])
     min_runs, rate_hz = int(request["min_runs"]), request.get("rate_hz")
+    warm_up = WarmUp(max_s=float(request["warm_up_s"]))
     entries = {str(entry["name"]): entry for entry in request["contestants"]}
     loaded = {name: models.get(entry["model"]) for name, entry in entries.items()}
     sessions = {name: model.open(threads) for name, model in loaded.items()}
@@ -62,6 +64,7 @@ def bench(request: Mapping[str, Any], models: Models, store: Store, answer: Answ
             contestants,
             duration_s=duration_s * share,
             min_runs=min_runs,
+            warm_up=warm_up,
             baseline=request.get("baseline"),
             progress=lambda state: answer.progress(*_stage(state)),
         )
@@ -70,7 +73,7 @@ def bench(request: Mapping[str, Any], models: Models, store: Store, answer: Answ
         result: dict[str, Any] = {"stages": None, "rate": None}
         if path is not None:
             answer.progress("whole path", 0, 1)
-            _whole_path(path, sessions, images, duration_s, min_runs, rate_hz, answer, result)
+            _whole_path(path, sessions, images, duration_s, min_runs, rate_hz, warm_up, answer, result)
     for entry in report.contestants:
         answer.series(f"wall {entry.name}", list(entry.wall_ns))
         answer.series(f"cpu {entry.name}", list(entry.cpu_ns))
@@ -110,6 +113,7 @@ def _whole_path(
     duration_s: float,
     min_runs: int,
     rate_hz: float | None,
+    warm_up: WarmUp,
     answer: Answer,
     result: dict[str, Any],
 ) -> None:
@@ -127,7 +131,7 @@ def _whole_path(
         decode=decode if images else None,
     )
     frames = measure_stages(
-        items, stages, duration_s=duration_s * _STAGE_SHARE, min_runs=min(_STAGE_MIN_RUNS, min_runs)
+        items, stages, duration_s=duration_s * _STAGE_SHARE, min_runs=min(_STAGE_MIN_RUNS, min_runs), warm_up=warm_up
     )
     for stage in frames.stages:
         answer.series(f"stage {stage.name}", list(stage.wall_ns))

@@ -82,7 +82,7 @@ def _pip_arguments(request: Mapping[str, Any], wheels: Path) -> list[str]:
         "--disable-pip-version-check",
         "--no-input",
         "--no-cache-dir",
-        "--no-warn-script-location",
+        "--no-compile",
     ]
     if not request["offline"]:
         return [*common, "--only-binary=:all:", *map(str, request["requirements"])]

@@ -17,7 +17,7 @@ import threading
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import edgeq
 from edgeq.device.agent.store import BlobLost, DiskFull, Store
@@ -141,7 +141,7 @@ class _Agent:
 
         return facts([str(name) for name in message["runtimes"]], self.store.root)
 
-    _OPERATIONS: dict[str, Callable[[_Agent, Mapping[str, Any], Answer], dict[str, Any]]] = {
+    _OPERATIONS: ClassVar[dict[str, Callable[[_Agent, Mapping[str, Any], Answer], dict[str, Any]]]] = {
         "have": _have,
         "load": _load,
         "infer": _infer,

@@ -1,8 +1,8 @@
 """Files on the device by the SHA-256 of their content: received in pieces, checked, kept within a limit.
 
 ``blobs/<sha256>`` is whole and was checked when it came; ``partial/<sha256>`` is what a cut transfer left,
-and is gone on with. The least recently used blobs go when there would be more than the limit. A content that is
-used is checked again by who uses it: a card in a board may rot.
+and is gone on with. The least recently used blobs go when there would be more than the limit. A content
+that is used is checked again by who uses it: a card in a board may rot.
 """
 
 from __future__ import annotations
@@ -163,8 +163,8 @@ class Store:
         if self._free_bytes() < need_bytes:
             free_mb = (self._free_bytes() + RESERVE_BYTES) / 1e6
             raise DiskFull(
-                f"no room on the device: {need_bytes / 1e6:.1f} MB are to come, {free_mb:.0f} MB are free, and "
-                f"{RESERVE_BYTES / 1e6:.0f} MB are left alone",
+                f"no room on the device: {need_bytes / 1e6:.1f} MB are to come, {free_mb:.0f} MB are free, "
+                f"of which {RESERVE_BYTES / 1e6:.0f} MB are left alone",
                 fix=_ROOM,
             )
 
