@@ -62,6 +62,9 @@ def install(request: Mapping[str, Any], store: Store, answer: Answer) -> dict[st
         (fresh / MARKER).write_text(json.dumps(note))
         shutil.rmtree(wheels, ignore_errors=True)
         _swap(fresh, target)
+        # Installed, they are of no more use, and a board's card is small.
+        for sha256 in request["wheels"].values():
+            store.drop(str(sha256))
     except BaseException:
         shutil.rmtree(fresh, ignore_errors=True)
         raise
