@@ -86,13 +86,18 @@ def board(tmp_path_factory):
         with contextlib.suppress(OSError):
             Path("/run/sshd").mkdir(parents=True, exist_ok=True)
     server = subprocess.Popen(
-        [SSHD, "-D", "-e", "-f", str(folder / "sshd_config")], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        [SSHD, "-D", "-e", "-f", str(folder / "sshd_config")],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
     )
     running = Board(folder, port, config, known)
     deadline = time.monotonic() + 20
     while True:
         tried = subprocess.run(
-            [*running.ssh, "-o", "BatchMode=yes", "board", "true"], capture_output=True, text=True, check=False
+            [*running.ssh, "-o", "BatchMode=yes", "board", "true"],
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if tried.returncode == 0:
             break
@@ -114,7 +119,9 @@ def device_folder(tmp_path) -> Path:
     python = folder / "venv" / "bin" / "python"
     python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
     python.chmod(0o755)
-    (folder / "venv" / "edgeq-setup.json").write_text('{"schema": 1, "runtimes": ["onnxruntime"], "packages": {}}')
+    (folder / "venv" / "edgeq-setup.json").write_text(
+        '{"schema": 1, "runtimes": ["onnxruntime"], "packages": {}}'
+    )
     return folder
 
 
@@ -212,7 +219,9 @@ def make_model() -> bytes:
         ),
     ]
     nodes = [
-        helper.make_node("Conv", ["images", "w1"], ["a"], name="stem", strides=[2, 2], pads=[1] * 4, kernel_shape=[3, 3]),
+        helper.make_node(
+            "Conv", ["images", "w1"], ["a"], name="stem", strides=[2, 2], pads=[1] * 4, kernel_shape=[3, 3]
+        ),
         helper.make_node("Relu", ["a"], ["b"], name="relu"),
         helper.make_node("AveragePool", ["b"], ["c"], name="pool", strides=[4, 4], kernel_shape=[4, 4]),
         helper.make_node("Conv", ["c", "w2"], ["d"], name="predict", kernel_shape=[1, 1]),

@@ -152,7 +152,9 @@ def test_a_full_disk_on_the_device(board, tmp_path):
     link = link_of(board, tmp_path)
     link.open()
     try:
-        link.start = lambda script, start=link.start: start(script.replace("cat >", "cat > /dev/full; false >"))
+        link.start = lambda script, start=link.start: start(
+            script.replace("cat >", "cat > /dev/full; false >")
+        )
         with pytest.raises(DeviceError, match="No space left") as failure:
             link.put(b"x" * 100_000, str(tmp_path / "file"))
         assert "free some space" in failure.value.fix

@@ -184,7 +184,10 @@ def test_a_damaged_blob_on_the_device_is_sent_again(tmp_path, model_file, pictur
 def test_a_corrupted_artifact_is_refused_by_the_device(tmp_path, model_file, pictures):
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(model_file.read_bytes()[:200])
-    with pytest.raises(AgentError, match="cannot load") as failure, Worker(LocalLink(tmp_path / "dev")) as worker:
+    with (
+        pytest.raises(AgentError, match="cannot load") as failure,
+        Worker(LocalLink(tmp_path / "dev")) as worker,
+    ):
         predictor(worker, broken).predict(image_files(pictures[:1]))
     assert failure.value.exit_code == 4
 
@@ -196,20 +199,25 @@ def test_a_file_that_is_not_the_manifests_is_refused(tmp_path, model_file):
 
     manifest = tmp_path / "manifest.json"
     manifest.write_text(
-        '{"format": "edgeq-bundle", "schema": 1, "files": {"tiny.onnx": {"sha256": "%s", "size_bytes": 1}}}' % ("0" * 64)
+        '{"format": "edgeq-bundle", "schema": 1, "files": {"tiny.onnx": {"sha256": "%s", "size_bytes": 1}}}'
+        % ("0" * 64)
     )
-    files = {
-        path.name: Upload(path, sha256_of(path), path.stat().st_size) for path in (model_file, manifest)
-    }
+    files = {path.name: Upload(path, sha256_of(path), path.stat().st_size) for path in (model_file, manifest)}
     model = DeviceModel("onnxruntime", "tiny.onnx", files)
-    with pytest.raises(AgentError, match="manifest") as failure, Worker(LocalLink(tmp_path / "dev")) as worker:
+    with (
+        pytest.raises(AgentError, match="manifest") as failure,
+        Worker(LocalLink(tmp_path / "dev")) as worker,
+    ):
         model.bring(worker.device)
     assert failure.value.code == "bundle"
 
 
 def test_a_runtime_that_is_not_there_says_how_to_get_it(tmp_path, model_file):
     model = replace(file_model(model_file, "onnxruntime"), runtime="nonesuch")
-    with pytest.raises(AgentError, match="nonesuch") as failure, Worker(LocalLink(tmp_path / "dev")) as worker:
+    with (
+        pytest.raises(AgentError, match="nonesuch") as failure,
+        Worker(LocalLink(tmp_path / "dev")) as worker,
+    ):
         model.bring(worker.device)
     assert "edgeq device setup" in failure.value.fix
 
@@ -256,7 +264,12 @@ def test_latency_on_the_device_has_all_its_samples(tmp_path, model_file, picture
     assert len(first.wall_ns) == len(second.wall_ns) >= 64
     assert first.quantile(50).value_ms > 0
     assert [entry.name for entry in done.report.speedups] == ["int8"]
-    assert [stage.name for stage in done.stages.stages] == ["decode", "pre-process", "inference", "post-process"]
+    assert [stage.name for stage in done.stages.stages] == [
+        "decode",
+        "pre-process",
+        "inference",
+        "post-process",
+    ]
     assert len(done.rate.response_ns) == 25
     assert first.peak_memory_mb > 10
     assert abs(done.clock_ratio - 1) < 0.2

@@ -131,7 +131,11 @@ def _whole_path(
         decode=decode if images else None,
     )
     frames = measure_stages(
-        items, stages, duration_s=duration_s * _STAGE_SHARE, min_runs=min(_STAGE_MIN_RUNS, min_runs), warm_up=warm_up
+        items,
+        stages,
+        duration_s=duration_s * _STAGE_SHARE,
+        min_runs=min(_STAGE_MIN_RUNS, min_runs),
+        warm_up=warm_up,
     )
     for stage in frames.stages:
         answer.series(f"stage {stage.name}", list(stage.wall_ns))
