@@ -1,7 +1,7 @@
 """From an image of any size to the model's input tensor, and boxes the way back.
 
 The one place where pixels are resized and normalised: calibration, evaluation, the device and
-``predict`` all come through here. Needs numpy and OpenCV only.
+``predict`` all come through here. Needs numpy, and OpenCV or Pillow.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
+from edgeq.data.pixels import resize_rgb, split_planes
 from edgeq.errors import DataError, SpecError
 from edgeq.types import ColorOrder, Float32Array, InputSpec, Layout, ResizeRule, UInt8Array
 
@@ -135,8 +135,7 @@ def _resize(image: UInt8Array, place: _Placement, spec: InputSpec) -> UInt8Array
     if (width, height) != (place.width_px, place.height_px):
         shrinks = place.width_px < width
         area = spec.resize is ResizeRule.CENTER_CROP and shrinks
-        rule = cv2.INTER_AREA if area else cv2.INTER_LINEAR
-        pixels = cv2.resize(image, (place.width_px, place.height_px), interpolation=rule)  # type: ignore[assignment]
+        pixels = resize_rgb(image, place.width_px, place.height_px, area=area)
     left, top = max(-place.left_px, 0), max(-place.top_px, 0)
     return pixels[top : top + spec.height_px, left : left + spec.width_px]
 
@@ -161,7 +160,8 @@ def _to_nchw(
     padding: Float32Array,
 ) -> Float32Array:
     tensor: Float32Array = np.empty(spec.shape, np.float32)
-    planes = cv2.split(pixels)
+    # Contiguous planes: scaling them is several times faster than scaling every third byte.
+    planes = split_planes(pixels)
     if spec.color is ColorOrder.BGR:
         planes = planes[::-1]
     height, width = pixels.shape[:2]
@@ -184,7 +184,7 @@ def _to_nhwc(
 ) -> Float32Array:
     tensor: Float32Array = np.empty(spec.shape, np.float32)
     if spec.color is ColorOrder.BGR:
-        pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)  # type: ignore[assignment]
+        pixels = np.ascontiguousarray(pixels[..., ::-1])
     height, width = pixels.shape[:2]
     _fill_border(tensor[0], left, top, width, height, padding)
     # Rows of width * 3 numbers: numpy's inner loop would otherwise be three long.
