@@ -66,7 +66,8 @@ def resize_by_numpy(image: UInt8Array, width_px: int, height_px: int, *, area: b
     rows >>= 4
     upper = (rows[top] * y_weights[0][:, None, None]) >> 16
     lower = (rows[below] * y_weights[1][:, None, None]) >> 16
-    return np.clip((upper + lower + 2) >> 2, 0, 255).astype(np.uint8)
+    out: UInt8Array = np.clip((upper + lower + 2) >> 2, 0, 255).astype(np.uint8)
+    return out
 
 
 def _decode_by_pillow(data: bytes) -> UInt8Array | None:
@@ -103,15 +104,17 @@ def _halved(image: UInt8Array) -> UInt8Array:
     """The average of two by two pixels, halves rounded up."""
     wide = image.astype(np.uint16)
     total = wide[::2, ::2] + wide[1::2, ::2] + wide[::2, 1::2] + wide[1::2, 1::2]
-    return ((total + 2) >> 2).astype(np.uint8)
+    out: UInt8Array = ((total + 2) >> 2).astype(np.uint8)
+    return out
 
 
 def _by_area(image: UInt8Array, width_px: int, height_px: int) -> UInt8Array:
     """Each output pixel is the average of the area that it covers."""
     height, width = image.shape[:2]
     rows = np.tensordot(_area_weights(height, height_px), image.astype(np.float32), axes=(1, 0))
-    out = np.tensordot(_area_weights(width, width_px), rows, axes=(1, 1)).transpose(1, 0, 2)
-    return np.clip(np.rint(out), 0, 255).astype(np.uint8)
+    average = np.tensordot(_area_weights(width, width_px), rows, axes=(1, 1)).transpose(1, 0, 2)
+    out: UInt8Array = np.clip(np.rint(average), 0, 255).astype(np.uint8)
+    return out
 
 
 def _area_weights(size: int, wanted: int) -> npt.NDArray[np.float32]:
@@ -119,4 +122,5 @@ def _area_weights(size: int, wanted: int) -> npt.NDArray[np.float32]:
     step = size / wanted
     starts = np.arange(wanted)[:, None] * step
     overlap = np.minimum(starts + step, np.arange(1, size + 1)) - np.maximum(starts, np.arange(size))
-    return (np.clip(overlap, 0, None) / step).astype(np.float32)
+    weights: npt.NDArray[np.float32] = (np.clip(overlap, 0, None) / step).astype(np.float32)
+    return weights

@@ -169,7 +169,7 @@ def _to_nchw(
         out = tensor[0, channel]
         _fill_border(out, left, top, width, height, padding[channel])
         inside = out[top : top + height, left : left + width]
-        _scale_shift(plane, scale[channel], shift[channel], inside)  # type: ignore[arg-type]
+        _scale_shift(plane, scale[channel], shift[channel], inside)
     return tensor
 
 

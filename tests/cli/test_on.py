@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -109,8 +110,8 @@ def test_gate_on_a_device(edgeq, bundle, made_bundle):
     assert passed.code == 0, passed.err
     assert passed.json["passed"] is True
     assert passed.json["device"]["name"] == "local"
-    assert edgeq("gate", bundle, *flags, "--max-size-mb", "0.000001").code == 3
     assert open_bundle(bundle).report("gate")["device"]["name"] == "local"
+    assert edgeq("gate", bundle, "--on", "local", "--max-size-mb", "0.000001").code == 3
 
 
 def test_speed_of_an_emulated_board_passes_no_limit(edgeq, bundle, monkeypatch):
@@ -179,7 +180,6 @@ def test_device_commands_refuse_what_they_cannot(edgeq):
 
 
 def test_interrupted_work_leaves_no_agent(bundle, tmp_path):
-    import os
     import signal
     import time
 
@@ -189,7 +189,7 @@ def test_interrupted_work_leaves_no_agent(bundle, tmp_path):
     folder = str(tmp_path / "device")
 
     def agents():
-        return [p for p in os.listdir("/proc") if p.isdigit() and folder in _command(p)]
+        return [entry for entry in Path("/proc").glob("[0-9]*") if folder in _command(entry)]
 
     deadline = time.monotonic() + 30
     while not agents() and time.monotonic() < deadline:
@@ -205,10 +205,9 @@ def test_interrupted_work_leaves_no_agent(bundle, tmp_path):
     assert not agents()
 
 
-def _command(pid: str) -> str:
+def _command(process: Path) -> str:
     try:
-        with open(f"/proc/{pid}/cmdline", "rb") as file:
-            return file.read().decode(errors="replace")
+        return (process / "cmdline").read_bytes().decode(errors="replace")
     except OSError:
         return ""
 

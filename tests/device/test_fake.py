@@ -1,4 +1,4 @@
-"""Devices that misbehave, played by functions: each ends in a clear error of exit code 4, and nothing is believed."""
+"""Devices that misbehave, played by functions: each ends in a clear error, and nothing is believed."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ PROBE = {
 
 
 def device(answers=None, *, probe=None, hello=HELLO, noise=b"", **options) -> FakeLink:
-    """A fake device; ``answers`` maps an operation to what is written for it (bytes, or messages without id)."""
+    """A fake device; ``answers``: operation -> bytes, messages without id, pauses (float), exit status."""
 
     def behave(script, stdin, stdout):
         if not script.startswith("exec "):
@@ -232,7 +232,8 @@ def _bench(wall, cpu, *, elapsed_s=0.05, duration_s=0.05, pause_s=0.05):
         "zones_c": {"cpu": 50.0}, "rss_mb": 10.0, "pi_flags": 0, "power_w": {},
     }  # fmt: skip
     health = {
-        "before": sample, "during": [], "after": sample, "governors": ["ondemand"], "max_frequency_mhz": 2400.0,
+        "before": sample, "during": [], "after": sample, "governors": ["ondemand"],
+        "max_frequency_mhz": 2400.0,
         "peak_rss_mb": 20.0, "throttling": ["the firmware reports: throttled"], "sensors": ["firmware flags"],
     }  # fmt: skip
     warm = {"discarded": 3, "steady": True, "last_medians_ms": [1.0]}
@@ -248,7 +249,8 @@ def _bench(wall, cpu, *, elapsed_s=0.05, duration_s=0.05, pause_s=0.05):
             "kind": "result",
             "data": {
                 "contestants": [{"name": "a", "warm_up": warm, "details": {}, "peak_memory_mb": None}],
-                "stages": None, "rate": None, "duration_s": duration_s, "order": "random", "seed": 0, "remarks": [],
+                "stages": None, "rate": None, "duration_s": duration_s, "order": "random", "seed": 0,
+                "remarks": [],
             },
         },
     ]  # fmt: skip

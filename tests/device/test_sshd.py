@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
@@ -58,7 +59,7 @@ def test_the_connection_ends_when_this_process_dies(board, tmp_path):
 
     victim = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     home = victim.stdout.readline().strip()
-    assert os.path.exists(f"{home}/s")
+    assert Path(home, "s").exists()
     victim.send_signal(signal.SIGKILL)
     victim.wait()
     assert gone(home)

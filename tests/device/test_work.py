@@ -230,7 +230,8 @@ def test_the_agent_ends_with_its_host_even_while_it_measures(tmp_path, model_fil
     number = file_model(model_file, "onnxruntime").bring(device)
     request = {
         "contestants": [{"name": "a", "model": number, "input": None}], "baseline": None, "duration_s": 60,
-        "min_runs": 1, "threads": 1, "affinity": [], "warm_up_s": 1.0, "memory": False, "rate_hz": None, "path": None,
+        "min_runs": 1, "threads": 1, "affinity": [], "warm_up_s": 1.0, "memory": False, "rate_hz": None,
+        "path": None,
         "images": [],
     }  # fmt: skip
     started = threading.Event()
