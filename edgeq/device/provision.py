@@ -84,9 +84,11 @@ def set_up(
         with tempfile.TemporaryDirectory(prefix="edgeq-wheels-") as folder, Worker(link, note=note) as worker:
             found = worker.device.probe
             assert found is not None
-            present = _noted(link, runtimes)
-            if present is not None and not force:
-                return SetUp(present, False, 0.0, str(found.python))
+            packages, there = _noted(link)
+            if set(runtimes) <= set(there) and not force:
+                return SetUp(packages, False, 0.0, str(found.python))
+            # The environment is made anew, with the runtimes that it had.
+            runtimes = list(dict.fromkeys([*there, *runtimes]))
             platform = platform_of(found, link.name)
             requirements, files = _gather(platform, runtimes, Path(folder), offline, wheels, note)
             files = [file for file in files if not file.path.name.startswith("pip-")]
@@ -121,8 +123,8 @@ def clean(link: DeviceLink) -> None:
         link.close()
 
 
-def _noted(link: DeviceLink, runtimes: Sequence[str]) -> dict[str, str] | None:
-    """Packages of an environment that has all the runtimes already; None: there is none."""
+def _noted(link: DeviceLink) -> tuple[dict[str, str], list[str]]:
+    """Packages and runtimes of the environment that is there; empty where there is none."""
     from edgeq.device.connect import probe
 
     chosen, link.python = link.python, None  # type: ignore[misc]
@@ -131,15 +133,11 @@ def _noted(link: DeviceLink, runtimes: Sequence[str]) -> dict[str, str] | None:
     finally:
         link.python = chosen  # type: ignore[misc]
     note: dict[str, Any] = found.setup or {}
-    packages = note.get("packages")
-    there = note.get("runtimes")
-    if (
-        not isinstance(packages, dict)
-        or not isinstance(there, list)
-        or not set(runtimes) <= set(map(str, there))
-    ):
-        return None
-    return {str(name): str(version) for name, version in packages.items()}
+    packages, there = note.get("packages"), note.get("runtimes")
+    if not isinstance(packages, dict) or not isinstance(there, list):
+        return {}, []
+    known = [name for name in RUNTIME_PACKAGES if name in there]
+    return {str(name)[:100]: str(version)[:100] for name, version in packages.items()}, known
 
 
 def _gather(
