@@ -38,7 +38,7 @@ class Parity:
     max_box_error_px: float
     max_score_error: float
     close_share: float
-    """Part of the detections of at least `CERTAIN` with a partner within `CLOSE_PX` and `CLOSE_SCORE`, 0..1."""
+    """Part of those of at least `CERTAIN` with a partner within `CLOSE_PX` and `CLOSE_SCORE`, 0..1."""
     unpaired_count: int
     """Detections of either side of at least `CERTAIN` score that the other has not."""
     unpaired_faint_count: int
