@@ -6,8 +6,8 @@ import os
 import re
 import shlex
 import sys
+import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Generic, Literal, TypeVar
@@ -125,8 +125,27 @@ def on_all(entries: Sequence[DeviceEntry], job: Callable[[DeviceEntry], _Result]
 
     if len(entries) == 1:
         return [run(entries[0])]
-    with ThreadPoolExecutor(len(entries), thread_name_prefix="edgeq-device") as pool:
-        return list(pool.map(run, entries))
+    # Daemons, not a pool: Ctrl-C must not wait for minutes of measurement on every board.
+    outcomes: dict[int, Outcome[_Result]] = {}
+    bugs: list[BaseException] = []
+
+    def work(number: int, entry: DeviceEntry) -> None:
+        try:
+            outcomes[number] = run(entry)
+        except BaseException as error:
+            bugs.append(error)
+
+    threads = [
+        threading.Thread(target=work, args=(number, entry), daemon=True)
+        for number, entry in enumerate(entries)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if bugs:
+        raise bugs[0]
+    return [outcomes[number] for number in range(len(entries))]
 
 
 def _entry(name: str, on: str, folder: str | None, ssh: str | None) -> DeviceEntry:

@@ -15,6 +15,7 @@ import shlex
 import shutil
 import tempfile
 import time
+import weakref
 from collections.abc import Sequence
 
 from edgeq.device.address import Address
@@ -66,6 +67,7 @@ class SshLink:
         self.close()
         # Short: a socket's path may have about 100 characters, and ssh adds 17 of its own.
         self._home = tempfile.mkdtemp(prefix="eq-", dir="/tmp" if os.access("/tmp", os.W_OK) else None)
+        weakref.finalize(self, shutil.rmtree, self._home, ignore_errors=True)
         master = ["-o", "ControlMaster=yes", "-o", "ControlPersist=no"]
         self._master = ChildProcess(
             self._command([*master, "-S", f"{self._home}/s"], f"echo {_READY.decode()}; exec cat")
