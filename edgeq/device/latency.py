@@ -97,9 +97,11 @@ class _Collected:
             value = data.get("elapsed_s") if isinstance(data, dict) else None
             self.device_s = float(value) if isinstance(value, (int, float)) else 0.0
         elif what == "health samples":
-            self.samples += health_samples(data, self._device)
-            self._count += 100 * len(self.samples[-1:])
+            more = health_samples(data, self._device)
+            # A sample is an object of a dozen numbers.
+            self._count += 100 * len(more)
             self._bound()
+            self.samples += more
         elif what == "health":
             self.health = health_record(data, self._device)
 
