@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,10 @@ from edgeq.cli.latency import BenchSettings, Latency, Rival
 from edgeq.cli.onflags import emulated_label
 from edgeq.cli.subject import Subject
 from edgeq.cores import core_count
+from edgeq.data.images import read_image
+from edgeq.data.preprocess import preprocess
 from edgeq.data.select import select
+from edgeq.device.agent.specs import fitted
 from edgeq.device.agent.wire import LIST_CHUNK
 from edgeq.device.answers import Facts, LayersPart, layer_audits, parse
 from edgeq.device.client import Device
@@ -30,6 +33,7 @@ from edgeq.device.parity import Parity, parity
 from edgeq.device.predictions import Predictor, image_files
 from edgeq.device.worker import Worker
 from edgeq.evaluate.run import Evaluation, compare, evaluate, evaluation_of, prediction_agreement
+from edgeq.model.decode import decode_classes, decode_detections
 from edgeq.runtimes import missing_modules
 from edgeq.runtimes.base import AuditReport, LayerAudit, SessionOptions
 from edgeq.types import Dataset, Detections, Float32Array, PostProcess, Sample, Task
@@ -190,9 +194,26 @@ class HostSide:
             if subject.reference is not None:
                 float_eval = run("float", subject.reference, _float_runtime(subject), dataset)
             if not missing_modules(subject.runtime):
-                own = run("the artifact", subject.artifact, subject.runtime, sample)
-                found = own.detections if own.class_scores is None else tuple(own.class_scores)
+                found = _reference_predictions(subject, sample, post, options)
         return cls(float_eval, sample, found)
+
+
+def _reference_predictions(
+    subject: Subject, sample: Dataset, post: PostProcess, options: SessionOptions
+) -> tuple[Detections | Float32Array, ...]:
+    """The artifact's predictions here, on pixels that are the same on every machine."""
+    session = subject.runtime.open_session(subject.artifact, options=options)
+    specs = subject.known
+    spec = fitted(specs.input, session)
+    out: list[Detections | Float32Array] = []
+    for entry in sample.samples:
+        tensor, geometry = preprocess(read_image(entry.path), spec, reference=True)
+        outputs = session.infer(tensor)
+        if specs.head.task is Task.CLASSIFY:
+            out.append(decode_classes(outputs, head=specs.head))
+        else:
+            out.append(decode_detections(outputs, head=specs.head, spec=spec, geometry=geometry, post=post))
+    return tuple(out)
 
 
 @dataclass(frozen=True)
@@ -201,6 +222,9 @@ class DeviceAccuracy:
 
     accuracy: Accuracy
     parity: Parity | None
+    """Device against host, on the same pixels."""
+    pixels: Parity | None
+    """The device with its own resizing against the device with the host's pixels."""
     device: dict[str, Any]
     machine: dict[str, Any]
     line: str
@@ -212,12 +236,16 @@ class DeviceAccuracy:
             "device": self.device,
             "machine": self.machine,
             "parity": None if self.parity is None else self.parity.to_json(),
+            "pixel_parity": None if self.pixels is None else self.pixels.to_json(),
         }
 
     def tables(self, **options: Any) -> list[RenderableType]:
         """For the terminal."""
         said = "parity not checked: the runtime is not on this machine"
-        return [self.line, self.parity.sentence() if self.parity else said, *self.accuracy.tables(**options)]
+        parts: list[RenderableType] = [self.line, self.parity.sentence() if self.parity else said]
+        if self.pixels is not None and not self.pixels.identical:
+            parts.append(f"the device's own image library resizes otherwise; {self.pixels.difference()}")
+        return [*parts, *self.accuracy.tables(**options)]
 
 
 def accuracy_on(
@@ -233,15 +261,12 @@ def accuracy_on(
         side.worker, model_of(subject), specs.input, specs.head, post, threads=side.facts.machine.cores
     )
     with console.progress() as progress:
-        same = None
-        if host.predictions is not None:
-            theirs = predictor.predict(image_files([sample.path for sample in host.sample.samples]))
-            same = parity(host.predictions, theirs)
-            console.note(f"{side.entry.name}: {same.sentence()}")
-            if not same.good:
-                console.warn(
-                    f"{side.entry.name} does not compute what this machine computes: {same.sentence()}"
-                )
+        few = image_files([sample.path for sample in host.sample.samples])
+        alike = replace(predictor, reference_pixels=True, answered={}).predict(few, progress=progress)
+        pixels = parity(alike, predictor.predict(few, progress=progress))
+        same = None if host.predictions is None else parity(host.predictions, alike)
+        if same is not None and not same.good:
+            console.warn(f"{side.entry.name} does not compute what this machine computes: {same.sentence()}")
         images = image_files([sample.path for sample in dataset.samples])
         predictions = predictor.predict(images, progress=progress)
     int8 = evaluation_of(predictions, dataset, head=specs.head, post=post, session_details=predictor.details)
@@ -258,7 +283,7 @@ def accuracy_on(
         size_mb=subject.size_mb,
         float_size_mb=None if subject.reference is None else subject.reference.stat().st_size / 1e6,
     )
-    return DeviceAccuracy(accuracy, same, side.to_json(), side.machine, side.line())
+    return DeviceAccuracy(accuracy, same, pixels, side.to_json(), side.machine, side.line())
 
 
 @dataclass(frozen=True)

@@ -36,9 +36,20 @@ def decode_rgb(data: bytes) -> UInt8Array | None:
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)  # type: ignore[return-value]
 
 
-def resize_rgb(image: UInt8Array, width_px: int, height_px: int, *, area: bool) -> UInt8Array:
-    """uint8 (h, w, 3) at another size: bilinear, or by area averages."""
-    if cv2 is None:
+def resize_rgb(
+    image: UInt8Array, width_px: int, height_px: int, *, area: bool, reference: bool = False
+) -> UInt8Array:
+    """uint8 (h, w, 3) at another size: bilinear, or by area averages.
+
+    Args:
+        image: uint8 (h, w, 3).
+        width_px: wanted.
+        height_px: wanted.
+        area: by area averages.
+        reference: by the numpy rule also where OpenCV is there. OpenCV's builds for ARM hand ``resize`` to
+            other libraries (KleidiCV, Carotene), which round otherwise than its own code does.
+    """
+    if cv2 is None or reference:
         return resize_by_numpy(image, width_px, height_px, area=area)
     rule = cv2.INTER_AREA if area else cv2.INTER_LINEAR
     return cv2.resize(image, (width_px, height_px), interpolation=rule)  # type: ignore[return-value]

@@ -54,9 +54,13 @@ class Parity:
         on = f"parity on {self.image_count} images: "
         if self.identical:
             return f"{on}identical to this machine's, to the bit ({self.detection_count} predictions)"
+        return on + self.difference()
+
+    def difference(self) -> str:
+        """How far the two are apart, in words."""
         faint = f" ({self.unpaired_faint_count} more below a score of {CERTAIN:g})"
         return (
-            f"{on}boxes differ by at most {self.max_box_error_px:.3g} px, "
+            f"boxes differ by at most {self.max_box_error_px:.3g} px, "
             f"scores by {self.max_score_error:.2g}; {self.close_share:.1%} agree within {CLOSE_PX:g} px and "
             f"{CLOSE_SCORE:g}; "
             f"{self.unpaired_count} of {self.detection_count} have no partner"

@@ -54,6 +54,8 @@ class Predictor:
     post: PostProcess
     threads: int
     affinity: tuple[int, ...] = ()
+    reference_pixels: bool = False
+    """Resize by the rule that gives the same pixels on every machine."""
     answered: dict[str, Detections | Float32Array] = field(default_factory=dict)
     """By the image's SHA-256."""
     details: dict[str, str] = field(default_factory=dict)
@@ -111,6 +113,7 @@ class Predictor:
             "post": to_jsonable(asdict(self.post)),
             "threads": self.threads,
             "affinity": list(self.affinity),
+            "reference_pixels": self.reference_pixels,
         }
         result = parse(InferResult, device.request("infer", request, on_part=take), device.name)
         self.details = dict(result.details)

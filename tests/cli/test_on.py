@@ -27,6 +27,7 @@ def test_evaluate_on_a_device(edgeq, bundle, made_bundle):
     report = there.json
     assert report["parity"]["identical"] is True
     assert report["parity"]["image_count"] == 8
+    assert report["pixel_parity"]["image_count"] == 8
     assert report["models"] == here.json["models"]
     assert report["drop"] == here.json["drop"]
     assert report["device"]["name"] == "local"
