@@ -20,7 +20,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["CpuFeature", "Note", "Target", "list_targets", "load_target"]
+__all__ = ["CpuFeature", "Note", "Target", "Wheels", "list_targets", "load_target"]
 
 _MAX_BYTES = 1 << 20
 
@@ -44,6 +44,16 @@ class Note:
 
 
 @dataclass(frozen=True)
+class Wheels:
+    """What ``pip download`` is told for a board that is not at hand."""
+
+    platforms: tuple[str, ...]
+    """Platform tags, the newest first: ``manylinux_2_27_aarch64``."""
+    python: tuple[str, ...]
+    """Versions of CPython that the system ships, the newest first: ``3.13``."""
+
+
+@dataclass(frozen=True)
 class Target:
     """A device profile."""
 
@@ -60,6 +70,14 @@ class Target:
     cpu_features: tuple[CpuFeature, ...] = ()
     budget: Budget = field(default_factory=Budget)
     notes: tuple[Note, ...] = ()
+    cores: int | None = None
+    """Cores of the CPU; None: they differ from board to board."""
+    memory_mb: int | None = None
+    """Memory of the smallest variant that is sold, MiB; None: it differs from board to board."""
+    system: str | None = None
+    """Operating system that the facts and wheels are about."""
+    wheels: Wheels | None = None
+    """Which wheels run there, to set a board up from the host; None: not known, or no Python there."""
     origin: Path | None = None
     """The file that it was read from."""
 
@@ -70,6 +88,8 @@ class _Strict(BaseModel):
 
 _Text = Annotated[str, Field(min_length=1, max_length=500)]
 _Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,63}$")]
+_Platform = Annotated[str, Field(pattern=r"^[a-z0-9_]{1,64}$")]
+_Python = Annotated[str, Field(pattern=r"^3\.[0-9]{1,2}$")]
 _Flag = Annotated[str, Field(pattern=r"^[a-z0-9_.]{1,32}$")]
 
 
@@ -81,6 +101,11 @@ class _FeatureFile(_Strict):
 class _NoteFile(_Strict):
     text: _Text
     source: _Text
+
+
+class _WheelsFile(_Strict):
+    platforms: Annotated[tuple[_Platform, ...], Field(min_length=1, max_length=8)]
+    python: Annotated[tuple[_Python, ...], Field(min_length=1, max_length=8)]
 
 
 class _BudgetFile(_Strict):
@@ -111,6 +136,10 @@ class _TargetFile(_Strict):
     cpu_features: tuple[_FeatureFile, ...] = ()
     budget: _BudgetFile = _BudgetFile()
     notes: tuple[_NoteFile, ...] = ()
+    cores: Annotated[int, Field(ge=1, le=1024)] | None = None
+    memory_mb: Annotated[int, Field(ge=1, le=1 << 24)] | None = None
+    system: _Text | None = None
+    wheels: _WheelsFile | None = None
 
     @field_validator("budget")
     @classmethod
@@ -193,6 +222,10 @@ def _to_target(parsed: _TargetFile, path: Path) -> Target:
         cpu_features=tuple(CpuFeature(entry.any_of, entry.why) for entry in parsed.cpu_features),
         budget=Budget(**parsed.budget.model_dump()),
         notes=tuple(Note(entry.text, entry.source) for entry in parsed.notes),
+        cores=parsed.cores,
+        memory_mb=parsed.memory_mb,
+        system=parsed.system,
+        wheels=None if parsed.wheels is None else Wheels(parsed.wheels.platforms, parsed.wheels.python),
         origin=path,
     )
 
@@ -202,6 +235,7 @@ _KNOWN_KEYS = {
     ("budget",): [entry.name for entry in fields(Budget)],
     ("cpu_features",): ["any_of", "why"],
     ("notes",): ["text", "source"],
+    ("wheels",): [entry.name for entry in fields(Wheels)],
 }
 
 

@@ -24,6 +24,7 @@ __all__ = [
     "InputSpec",
     "IntegerType",
     "Layout",
+    "ModelPrecision",
     "PostProcess",
     "ResizeRule",
     "Sample",
@@ -83,6 +84,26 @@ class IntegerType(str, Enum):
         """Smallest and largest value."""
         info = np.iinfo(self.value)
         return int(info.min), int(info.max)
+
+
+class ModelPrecision(str, Enum):
+    """What an artifact computes in, with the names that TFLite's users know."""
+
+    INT8 = "int8"
+    """Weights and activations in INT8, calibrated; layers that the plan keeps stay float."""
+    INT16X8 = "int16x8"
+    """INT8 weights with INT16 activations, calibrated."""
+    DYNAMIC = "dynamic"
+    """INT8 weights, activations rounded at every inference ("dynamic range"); no calibration."""
+    FLOAT16 = "float16"
+    """Weights stored in float16, computed in float; no calibration."""
+    FLOAT32 = "float32"
+    """The float model in the runtime's form; no calibration."""
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether it takes calibration images."""
+        return self in (ModelPrecision.INT8, ModelPrecision.INT16X8)
 
 
 class HeadFamily(str, Enum):

@@ -35,6 +35,26 @@ def test_shipped_targets_are_complete():
     assert targets["x86-onnxruntime"].budget.max_map_drop == 1.0
 
 
+TFLITE = {
+    *("raspberry-pi-5", "raspberry-pi-4", "raspberry-pi-3", "raspberry-pi-zero-2-w"),
+    *("arm64-linux", "android-arm64", "x86-tflite"),
+}
+
+
+def test_tflite_targets():
+    targets = {target.name: target for target in list_targets()}
+    assert set(targets) >= TFLITE
+    for name in TFLITE:
+        target = targets[name]
+        assert target.runtime == "tflite"
+        assert target.activation_dtype is IntegerType.INT8
+        assert all(note.source for note in target.notes)
+        assert (target.wheels is None) == (name == "android-arm64")
+    boards = [target for name, target in targets.items() if name.startswith("raspberry-pi")]
+    assert {target.cores for target in boards} == {4}
+    assert [target.name for target in boards if target.cpu_features] == ["raspberry-pi-5"]
+
+
 def test_unknown_name_gives_the_nearest():
     with pytest.raises(RecipeError) as caught:
         load_target("x86-onxruntime")
@@ -60,6 +80,9 @@ def test_own_file(variant):
         ("title =", "# title =", "title: Field required"),
         ("schema = 1", "schema = 2", "has schema 2, this edgeq reads 1"),
         ("schema = 1", "", "schema"),
+        ("threads = 1", "threads = 1\nmemory_mb = 0", "memory_mb"),
+        ("[budget]", '[wheels]\nplatforms = ["a b"]\npython = ["3.11"]\n[budget]', "wheels.platforms"),
+        ("[budget]", '[wheels]\nplatforms = ["x"]\npythons = ["3.11"]\n[budget]', "did you mean python"),
         ("schema = 1", "schema == 1", "is not TOML"),
     ],
 )

@@ -84,6 +84,7 @@ def peak_memory(
     command = [python, "-m", "edgeq.benchmark.memory", str(artifact.absolute()), "--factory", factory]
     command += ["--threads", str(chosen.threads), "--runs", str(runs)]
     command += ["--default-float"] if chosen.default_float else []
+    command += ["--no-xnnpack"] if chosen.xnnpack is False else []
     command += ["--shape", ",".join(str(size) for size in shape)] if shape is not None else []
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
@@ -144,10 +145,12 @@ def _main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--default-float", action="store_true")
+    parser.add_argument("--no-xnnpack", action="store_true")
     parser.add_argument("--shape", help="sizes with commas between")
     given = parser.parse_args(arguments)
     shape = [int(size) for size in given.shape.split(",")] if given.shape else None
-    options = SessionOptions(threads=given.threads, default_float=given.default_float)
+    xnnpack = False if given.no_xnnpack else None
+    options = SessionOptions(given.threads, given.default_float, xnnpack)
     try:
         peak = _measure_here(given.artifact, given.factory, options=options, shape=shape, runs=given.runs)
     except EdgeqError as error:

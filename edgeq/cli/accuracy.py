@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from edgeq.cli.console import Console
-from edgeq.cli.subject import Subject
+from edgeq.cli.subject import Specs, Subject
 from edgeq.cores import core_count
 from edgeq.evaluate.drop import Drop
 from edgeq.evaluate.run import Evaluation, compare, evaluate, prediction_agreement
@@ -107,7 +107,7 @@ def measure_accuracy(
     options = SessionOptions(threads=core_count())
     with console.progress() as progress:
 
-        def run(name: str, path: Any, runtime: Any) -> Evaluation:
+        def run(name: str, path: Any, runtime: Any, specs: Specs) -> Evaluation:
             session = runtime.open_session(path, options=options)
             return evaluate(
                 session, dataset, spec=specs.input, head=specs.head, post=post, workers=core_count(),
@@ -115,9 +115,13 @@ def measure_accuracy(
             )  # fmt: skip
 
         reference = subject.reference
-        judged = "int8" if reference is not None or subject.bundle is not None else subject.name
-        float_eval = None if reference is None else run("float", reference, _float_runtime(subject))
-        int8_eval = run(judged, subject.artifact, subject.runtime)
+        judged = subject.label if reference is not None or subject.bundle is not None else subject.name
+        float_eval = (
+            None
+            if reference is None
+            else run("float", reference, _float_runtime(subject), subject.reference_specs or specs)
+        )
+        int8_eval = run(judged, subject.artifact, subject.runtime, specs)
     drop = agreement = None
     if float_eval is not None:
         drop = compare(float_eval, int8_eval, replicates=replicates)

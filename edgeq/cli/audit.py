@@ -26,7 +26,7 @@ _COMPUTE = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 def audit(
     *,
     subject: Annotated[
-        Path, typer.Argument(metavar="BUNDLE|MODEL", help="A bundle's folder or an .onnx file.")
+        Path, typer.Argument(metavar="BUNDLE|MODEL", help="A bundle's folder, or an .onnx or .tflite file.")
     ],
     threads: Annotated[int, typer.Option("--threads", min=1, max=1024, help="As it will be run.")] = 1,
     show_all: Annotated[bool, typer.Option("--all", help="List every layer that is not in INT8.")] = False,

@@ -27,7 +27,7 @@ __all__ = ["bench", "float_rivals"]
 def bench(
     *,
     subject: Annotated[
-        Path, typer.Argument(metavar="BUNDLE|MODEL", help="A bundle's folder or an .onnx file.")
+        Path, typer.Argument(metavar="BUNDLE|MODEL", help="A bundle's folder, or an .onnx or .tflite file.")
     ],
     against: Annotated[
         str,
@@ -87,7 +87,12 @@ def bench(
     with (
         tempfile.TemporaryDirectory(prefix="edgeq-") as folder,
         open_subject(
-            subject, console=console, overrides=spec.overrides(), float_source=float_source, installed=not on
+            subject,
+            console=console,
+            overrides=spec.overrides(),
+            float_source=float_source,
+            data=data,
+            installed=not on,
         ) as judged,
     ):
         rivals = (
@@ -228,4 +233,4 @@ def _other(path: Path, console: Console) -> Rival:
     from edgeq.cli.subject import open_subject
 
     with open_subject(path, console=console) as other:
-        return Rival(f"{other.name} (other)", other.artifact, other.runtime)
+        return Rival(f"{other.name} (other)", other.artifact, other.runtime, specs=other.specs)

@@ -16,14 +16,15 @@ from edgeq.model.source import FloatModel
 from edgeq.runtimes.base import Session
 from edgeq.types import Dataset, PostProcess
 
-__all__ = ["ImageChoice", "Images", "check_fit", "check_images", "open_images"]
+__all__ = ["ImageChoice", "Images", "check_fit", "check_images", "open_images", "open_labelled"]
 
 
 @dataclass(frozen=True)
 class ImageChoice:
     """Which images the user named."""
 
-    calib: Path
+    calib: Path | None
+    """None: the precision takes no calibration."""
     calib_split: str
     count: int
     evaluation: Path | None
@@ -49,6 +50,8 @@ def open_images(choice: ImageChoice, model: FloatModel, console: Console) -> Ima
         DataError: a set is wrong, does not fit the model, or is missing although a drop is to be measured.
     """
     names = model.head.class_names
+    if choice.calib is None:
+        raise DataError("no calibration images were named", fix="--calib with a data.yaml or a folder")
     calibration = open_dataset(
         choice.calib, split=choice.calib_split, class_names=names, labels_required=False
     )
@@ -73,6 +76,25 @@ def open_images(choice: ImageChoice, model: FloatModel, console: Console) -> Ima
         for warning in dataset.warnings:
             console.warn(f"{dataset.split} images: {warning}")
     return Images(calibration, evaluation)
+
+
+def open_labelled(choice: ImageChoice, model: FloatModel, console: Console) -> Dataset | None:
+    """Labelled images to evaluate a model on that was not calibrated; None: none were asked for.
+
+    Raises:
+        DataError: they are wrong, do not fit the model, or were not named although a drop is to be measured.
+    """
+    place = choice.evaluation or choice.calib
+    if not choice.measured:
+        return None
+    if place is None:
+        raise DataError("a drop takes labelled images", fix="name them with --eval")
+    names = model.head.class_names
+    found = open_dataset(place, split=choice.eval_split, class_names=names)
+    check_classes(found, names)
+    for warning in found.warnings:
+        console.warn(f"{found.split} images: {warning}")
+    return found
 
 
 def check_images(images: Images, choice: ImageChoice, console: Console) -> CalibrationCheck:
@@ -115,6 +137,7 @@ def _evaluation(
 ) -> Dataset | None:
     """The set that the user named, else the evaluation split of the calibration set."""
     place = choice.evaluation or choice.calib
+    assert place is not None  # open_images has seen to it
     try:
         found = open_dataset(
             place, split=choice.eval_split, class_names=names, labels_required=choice.measured

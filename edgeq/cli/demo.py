@@ -56,7 +56,7 @@ def _order(out: Path, *, force: bool) -> Order:
     from edgeq.resources import data_folder
     from edgeq.runtimes import load_runtime
     from edgeq.targets import load_target
-    from edgeq.types import PostProcess, Task
+    from edgeq.types import ModelPrecision, PostProcess, Task
 
     folder = data_folder("demo")
     arm = platform.machine().lower() in ("aarch64", "arm64")
@@ -75,6 +75,8 @@ def _order(out: Path, *, force: bool) -> Order:
         post=PostProcess(),
         cache=False,
         check_fit=True,
+        precision=ModelPrecision.INT8,
+        integer_io=False,
     )
 
 

@@ -93,7 +93,7 @@ def _targets() -> list[dict[str, Any]]:
     """Whether this machine is what each target describes."""
     import platform
 
-    from edgeq.runtimes.onnxruntime.probe import cpu_flags
+    from edgeq.runtimes.cpu import cpu_flags
     from edgeq.targets import list_targets
 
     flags = cpu_flags()

@@ -22,7 +22,7 @@ __all__ = ["evaluate"]
 def evaluate(
     *,
     subject: Annotated[
-        Path, typer.Argument(metavar="BUNDLE|MODEL", help="A bundle's folder or an .onnx file.")
+        Path, typer.Argument(metavar="BUNDLE|MODEL", help="A bundle's folder, or an .onnx or .tflite file.")
     ],
     data: Annotated[Path, typer.Option("--data", help="data.yaml, COCO .json, .csv or class folders.")],
     split: Annotated[str, typer.Option("--split", help="Split of the data set.")] = "val",
@@ -59,7 +59,12 @@ def evaluate(
 
     console = Console(output)
     with open_subject(
-        subject, console=console, overrides=spec.overrides(), float_source=float_source, installed=not on
+        subject,
+        console=console,
+        overrides=spec.overrides(),
+        float_source=float_source,
+        data=data,
+        installed=not on,
     ) as judged:
         calibration = None if judged.bundle is None else judged.bundle.manifest.calibration
         dataset = open_evaluation(

@@ -40,7 +40,7 @@ class _How:
 def gate(
     *,
     subject: Annotated[
-        Path, typer.Argument(metavar="BUNDLE|MODEL", help="A bundle's folder or an .onnx file.")
+        Path, typer.Argument(metavar="BUNDLE|MODEL", help="A bundle's folder, or an .onnx or .tflite file.")
     ],
     target: Annotated[
         str | None,
@@ -79,7 +79,12 @@ def gate(
     console = Console(output)
     flags = limits.budget()
     with open_subject(
-        subject, console=console, overrides=spec.overrides(), float_source=float_source, installed=not on
+        subject,
+        console=console,
+        overrides=spec.overrides(),
+        float_source=float_source,
+        data=data,
+        installed=not on,
     ) as judged:
         budget = budget_for(flags, judged, target, console)
         how = _How(data, split, images, threads, duration, post)

@@ -49,6 +49,8 @@ class Rival:
     artifact: Path
     runtime: Runtime
     default_float: bool = False
+    specs: Specs | None = None
+    """How to feed it; None: as the subject."""
 
 
 @dataclass(frozen=True)
@@ -133,22 +135,26 @@ def measure_latency(
         ModelError: a model does not load or run.
         UnavailableError: a runtime is not here.
     """
-    judged = "int8" if subject.bundle is not None or rivals else subject.name
+    judged = subject.label if subject.bundle is not None or rivals else subject.name
     own = Rival(judged, subject.artifact, subject.runtime)
     options = {r.name: SessionOptions(settings.threads, r.default_float) for r in (*rivals, own)}
-    sessions = {r.name: r.runtime.open_session(r.artifact, options=options[r.name]) for r in (*rivals, own)}
+    sessions: dict[str, Session] = {
+        r.name: r.runtime.open_session(r.artifact, options=options[r.name]) for r in (*rivals, own)
+    }
+    specs = {r.name: _fitted(r.specs or subject.specs, sessions[r.name]) for r in (*rivals, own)}
     share = 1 - _STAGE_SHARE if subject.specs is not None else 1.0
     with console.progress() as progress, Telemetry() as telemetry:
         report = measure(
-            [_contestant(name, session, subject, samples) for name, session in sessions.items()],
+            [_contestant(name, session, specs[name], samples) for name, session in sessions.items()],
             duration_s=settings.duration_s * share,
             min_runs=settings.min_runs,
             baseline=rivals[0].name if rivals else None,
             progress=lambda state: progress(*_stage(state)),
         )
         stages = None
-        if subject.specs is not None:
-            stages = _whole_path(sessions[judged], subject.specs, samples, settings.duration_s * _STAGE_SHARE)
+        judged_specs = specs[judged]
+        if judged_specs is not None:
+            stages = _whole_path(sessions[judged], judged_specs, samples, settings.duration_s * _STAGE_SHARE)
     report, remarks = _with_facts(report, (*rivals, own), sessions, settings, subject)
     if subject.specs is None:
         remarks.append(f"the whole path was not measured: {subject.unknown}")
@@ -172,8 +178,12 @@ def _stage(state: LoopProgress) -> tuple[str, int, int]:
     return state.phase, int(min(state.elapsed_s, state.duration_s) * 10), max(1, int(state.duration_s * 10))
 
 
-def _contestant(name: str, session: Session, subject: Subject, samples: Sequence[Sample]) -> Contestant:
-    return Contestant(name, session.infer, _inputs(session, subject.specs, samples))
+def _fitted(specs: Specs | None, session: Session) -> Specs | None:
+    return None if specs is None else specs.fitted(session)
+
+
+def _contestant(name: str, session: Session, specs: Specs | None, samples: Sequence[Sample]) -> Contestant:
+    return Contestant(name, session.infer, _inputs(session, specs, samples))
 
 
 def _inputs(session: Session, specs: Specs | None, samples: Sequence[Sample]) -> list[npt.NDArray[Any]]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeq.api import calibration_set
-from edgeq.bundle.manifest import FileRole
+from edgeq.bundle.manifest import CalibrationList, FileRole
 from edgeq.bundle.pack import BundleContents, ContentFile, calibration_list, source_model, write_bundle
 from edgeq.bundle.read import Bundle
 from edgeq.cli.accuracy import Accuracy, measure_accuracy
@@ -20,16 +21,17 @@ from edgeq.cli.measured import measured_from
 from edgeq.cli.subject import Specs, Subject
 from edgeq.data.calibration import CalibrationCheck
 from edgeq.data.images import file_digest
+from edgeq.errors import UnavailableError
 from edgeq.gate import Budget, GateReport, check, merge
 from edgeq.model.source import FloatModel
 from edgeq.quantize.pipeline import Quantized, default_cache_folder, quantize
 from edgeq.runtimes.base import Artifact, AuditReport, LowerOptions, SessionOptions
-from edgeq.types import Task
+from edgeq.types import Dataset, ModelPrecision, Task
 
 if TYPE_CHECKING:
     from edgeq.cli.quantize import Order
 
-__all__ = ["Made", "make"]
+__all__ = ["Made", "convert", "make"]
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,8 @@ class Made:
     """A bundle and what is known of it."""
 
     bundle: Bundle
-    quantized: Quantized
+    quantized: Quantized | None
+    """None: a precision without calibration."""
     audit: AuditReport
     accuracy: Accuracy | None
     gate: GateReport | None
@@ -46,8 +49,9 @@ class Made:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for ``quantize --json``; layers are in the bundle's reports."""
-        quantization = self.quantized.to_json()
-        quantization.pop("layers", None)
+        quantization = None if self.quantized is None else self.quantized.to_json()
+        if quantization is not None:
+            quantization.pop("layers", None)
         audit = audit_json(self.audit)
         audit.pop("layers", None)
         manifest = self.bundle.manifest
@@ -55,6 +59,7 @@ class Made:
             "bundle": str(self.bundle.folder),
             "target": manifest.target,
             "runtime": manifest.runtime,
+            "precision": manifest.plan.get("precision"),
             "notes": list(self.notes),
             "size_mb": self.bundle.artifact_size_mb,
             "float_size_mb": self.float_size_mb,
@@ -83,23 +88,85 @@ def make(
         EdgeqError: as the parts do; nothing is left behind.
     """
     quantized = _quantize(order, model, images, check_, console)
-    artifact = order.runtime.lower(quantized.qdq, work, options=LowerOptions())
-    float_artifact = _float_artifact(order, model, work)
     layers = {str(layer["node"]): layer for layer in quantized.to_json()["layers"]}
+    listed = [(sample.key, file_digest(sample.path)) for sample in check_.samples]
+    return _finish(
+        order, model, work, console,
+        evaluation=images.evaluation,
+        graph=quantized.qdq,
+        quantized=quantized,
+        layers=layers,
+        calibration=calibration_list(images.calibration.origin, listed),
+    )  # fmt: skip
+
+
+def convert(
+    order: Order, model: FloatModel, evaluation: Dataset | None, work: Path, console: Console
+) -> Made:
+    """The bundle of a precision that takes no calibration, written.
+
+    Args:
+        order: what to do.
+        model: the float model; it lies in ``work`` as float.onnx too.
+        evaluation: labelled images to measure the drop on; None: it is not measured.
+        work: temporary folder.
+        console: progress and warnings.
+
+    Raises:
+        EdgeqError: as the parts do; nothing is left behind.
+    """
+    return _finish(
+        order, model, work, console,
+        evaluation=evaluation, graph=model.onnx_bytes, quantized=None, layers={}, calibration=None,
+    )  # fmt: skip
+
+
+def _finish(
+    order: Order,
+    model: FloatModel,
+    work: Path,
+    console: Console,
+    *,
+    evaluation: Dataset | None,
+    graph: bytes,
+    quantized: Quantized | None,
+    layers: Mapping[str, Mapping[str, Any]],
+    calibration: CalibrationList | None,
+) -> Made:
+    """Lower, audit, measure and write."""
+    artifact = order.runtime.lower(graph, work, options=_lower_options(order))
+    float_artifact = _float_artifact(order, model, work)
     options = SessionOptions(threads=order.target.threads)
     audit = order.runtime.audit(artifact.path, options=options, reasons=reasons_of(layers))
     for text in disagreements(audit, layers):
         console.warn(text)
-    accuracy = _measure(order, model, images, artifact, work, console)
+    accuracy = _measure(order, model, evaluation, artifact, work, console)
     gate = None
     budget = merge(Budget(), order.budget, task=model.head.task)
     if not budget.empty and accuracy is not None:
         gate = check(budget, measured_from(accuracy.to_json(), None, size_mb=accuracy.size_mb))
-    reports: dict[str, Any] = {"quantization": quantized.to_json(), "audit": audit_json(audit)}
+    reports: dict[str, Any] = {"audit": audit_json(audit)}
+    reports |= {} if quantized is None else {"quantization": quantized.to_json()}
     reports |= {} if accuracy is None else {"accuracy": accuracy.to_json()}
     reports |= {} if gate is None else {"gate": gate.to_json()}
-    files = _files(model, quantized, artifact, float_artifact, work)
-    contents = _contents(order, model, images, check_, quantized, artifact, files, reports)
+    recipe = order.recipe if quantized is None else quantized.recipe
+    specs = _artifact_specs(order, model, artifact)
+    contents = BundleContents(
+        name=order.source.stem,
+        target=order.target.name,
+        runtime=order.runtime.name,
+        artifact=artifact.path.name,
+        files=_files(model, quantized, artifact, float_artifact, work),
+        recipe_toml=recipe.to_toml(),
+        source=source_model(order.source),
+        calibration=calibration,
+        input=specs.input,
+        head=specs.head,
+        postprocess=order.post if model.head.task is Task.DETECT else None,
+        versions={name: version for name, version in tool_versions().items() if name != "edgeq"},
+        plan={"precision": order.precision.value, **_plan_summary(quantized)},
+        reports=reports,
+    )
     bundle = write_bundle(order.folder, contents, force=order.force)
     return Made(
         bundle=keep_reports(bundle, {}, console) or bundle,
@@ -110,6 +177,25 @@ def make(
         float_size_mb=len(model.onnx_bytes) / 1e6,
         notes=model.notes,
     )
+
+
+def _lower_options(order: Order) -> LowerOptions:
+    return LowerOptions(
+        float16_weights=order.precision is ModelPrecision.FLOAT16,
+        integer_io=order.integer_io,
+        dynamic_range=order.precision is ModelPrecision.DYNAMIC,
+    )
+
+
+def _artifact_specs(order: Order, model: FloatModel, artifact: Artifact) -> Specs:
+    """The float model's specs in the artifact's own layout and names."""
+    specs = Specs(model.input, model.head)
+    try:
+        session = order.runtime.open_session(artifact.path, options=SessionOptions())
+    except UnavailableError:
+        # Made on a machine that cannot run it: what the float model takes is the best that is known.
+        return specs
+    return specs.fitted(session)
 
 
 def _quantize(
@@ -128,9 +214,14 @@ def _quantize(
 
 
 def _measure(
-    order: Order, model: FloatModel, images: Images, artifact: Artifact, work: Path, console: Console
+    order: Order,
+    model: FloatModel,
+    evaluation: Dataset | None,
+    artifact: Artifact,
+    work: Path,
+    console: Console,
 ) -> Accuracy | None:
-    if not order.images.measured or images.evaluation is None:
+    if not order.images.measured or evaluation is None:
         return None
     subject = Subject(
         name=order.source.stem,
@@ -141,8 +232,9 @@ def _measure(
         reference=work / "float.onnx",
         float_artifact=None,
         specs=Specs(model.input, model.head),
+        label=order.precision.value,
     )
-    return measure_accuracy(subject, images.evaluation, post=order.post, console=console)
+    return measure_accuracy(subject, evaluation, post=order.post, console=console)
 
 
 def _float_artifact(order: Order, model: FloatModel, work: Path) -> Artifact | None:
@@ -153,7 +245,11 @@ def _float_artifact(order: Order, model: FloatModel, work: Path) -> Artifact | N
 
 
 def _files(
-    model: FloatModel, quantized: Quantized, artifact: Artifact, float_artifact: Artifact | None, work: Path
+    model: FloatModel,
+    quantized: Quantized | None,
+    artifact: Artifact,
+    float_artifact: Artifact | None,
+    work: Path,
 ) -> tuple[ContentFile, ...]:
     """Artifact and reference, each in the runtime's form and as ONNX."""
 
@@ -163,7 +259,8 @@ def _files(
     files = [ContentFile(inside(path), FileRole.ARTIFACT, path) for path in artifact.files]
     files.append(ContentFile("reference/float.onnx", FileRole.REFERENCE, model.onnx_bytes))
     if float_artifact is not None:
-        files.append(ContentFile("model.qdq.onnx", FileRole.QDQ, quantized.qdq))
+        if quantized is not None:
+            files.append(ContentFile("model.qdq.onnx", FileRole.QDQ, quantized.qdq))
         files += [
             ContentFile(f"reference/{inside(path)}", FileRole.REFERENCE, path)
             for path in float_artifact.files
@@ -171,37 +268,10 @@ def _files(
     return tuple(files)
 
 
-def _contents(
-    order: Order,
-    model: FloatModel,
-    images: Images,
-    check_: CalibrationCheck,
-    quantized: Quantized,
-    artifact: Artifact,
-    files: tuple[ContentFile, ...],
-    reports: dict[str, Any],
-) -> BundleContents:
-    listed = [(sample.key, file_digest(sample.path)) for sample in check_.samples]
-    return BundleContents(
-        name=order.source.stem,
-        target=order.target.name,
-        runtime=order.runtime.name,
-        artifact=artifact.path.name,
-        files=files,
-        recipe_toml=quantized.recipe.to_toml(),
-        source=source_model(order.source),
-        calibration=calibration_list(images.calibration.origin, listed),
-        input=model.input,
-        head=model.head,
-        postprocess=order.post if model.head.task is Task.DETECT else None,
-        versions={name: version for name, version in tool_versions().items() if name != "edgeq"},
-        plan=_plan_summary(quantized),
-        reports=reports,
-    )
-
-
-def _plan_summary(quantized: Quantized) -> dict[str, Any]:
-    """Counts, and the layers in float with their reasons."""
+def _plan_summary(quantized: Quantized | None) -> dict[str, Any]:
+    """Counts, and the layers in float with their reasons; empty without a plan."""
+    if quantized is None:
+        return {}
     return {
         "int8_op_count": len(quantized.plan.int8_ops),
         "float_op_count": len(quantized.plan.float_ops),

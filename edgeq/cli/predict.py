@@ -25,7 +25,7 @@ _SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 def predict(
     *,
     subject: Annotated[
-        Path, typer.Argument(metavar="BUNDLE|MODEL", help="A bundle's folder or an .onnx file.")
+        Path, typer.Argument(metavar="BUNDLE|MODEL", help="A bundle's folder, or an .onnx or .tflite file.")
     ],
     image: Annotated[Path, typer.Argument(metavar="IMAGE", help="A photograph.")],
     out: Annotated[
@@ -79,8 +79,8 @@ def _infer(subject: Subject, pixels: UInt8Array, post: Any, threads: int) -> Det
     from edgeq.runtimes.base import SessionOptions
     from edgeq.types import Task
 
-    specs = subject.known
     session = subject.runtime.open_session(subject.artifact, options=SessionOptions(threads=threads))
+    specs = subject.known.fitted(session)
     tensor, geometry = preprocess(pixels, specs.input)
     outputs = session.infer(tensor)
     if specs.head.task is Task.CLASSIFY:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgeq.cli.flags import OutputFlags, PostFlags, SpecFlags, choice, command
+from edgeq.cli.precision import PrecisionFlags, check_needs, for_precision
 
 if TYPE_CHECKING:
     from edgeq.cli.accuracy import Accuracy
@@ -20,9 +21,9 @@ if TYPE_CHECKING:
     from edgeq.gate import Budget
     from edgeq.model.source import FloatModel
     from edgeq.quantize.recipe import Recipe
-    from edgeq.runtimes.base import Runtime
+    from edgeq.runtimes.base import Runtime, Session
     from edgeq.targets import Target
-    from edgeq.types import PostProcess, Task
+    from edgeq.types import ModelPrecision, PostProcess, Task
 
 __all__ = ["RecipeFlags", "quantize"]
 
@@ -98,6 +99,13 @@ class Order:
     post: PostProcess
     cache: bool
     check_fit: bool
+    precision: ModelPrecision
+    integer_io: bool
+
+    @property
+    def title(self) -> str:
+        """The precision for people: ``INT8``, ``float16``."""
+        return self.precision.value.upper() if self.precision.calibrated else self.precision.value
 
 
 @command
@@ -106,8 +114,9 @@ def quantize(
     source: Annotated[Path, typer.Argument(metavar="SOURCE", help="An .onnx file or an Ultralytics .pt.")],
     target: Annotated[str, typer.Option("--target", metavar="NAME|FILE", help="See 'edgeq targets'.")],
     calib: Annotated[
-        Path, typer.Option("--calib", metavar="DATA", help="data.yaml, COCO .json, .csv or a folder.")
-    ],
+        Path | None,
+        typer.Option("--calib", metavar="DATA", help="data.yaml, COCO .json, .csv or a folder."),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option("-o", "--out", metavar="DIR", help="Bundle to make; build/SOURCE-TARGET otherwise."),
@@ -136,6 +145,7 @@ def quantize(
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check model and images, make nothing.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier bundle.")] = False,
+    precision: PrecisionFlags,
     recipe: RecipeFlags,
     post: PostFlags,
     spec: SpecFlags,
@@ -149,27 +159,33 @@ def quantize(
     from edgeq.cli.console import Console
     from edgeq.files import check_free
     from edgeq.gate import Budget
-    from edgeq.runtimes import load_runtime
+    from edgeq.runtimes import check_precision, load_runtime
     from edgeq.targets import load_target
     from edgeq.types import PostProcess
 
     console = Console(output)
-    profile = load_target(target)
+    profile = for_precision(load_target(target), precision.precision)
+    runtime = load_runtime(profile.runtime)
+    check_precision(runtime, precision.precision, integer_io=precision.integer_io)
+    check_needs(precision.precision, calib, has_choices=recipe != RecipeFlags())
     budget = Budget(max_map_drop=max_map_drop, max_top1_drop=max_top1_drop)
-    folder = out or Path("build") / f"{source.stem}-{profile.name}"
+    suffix = "" if precision.precision.value == "int8" else f"-{precision.precision.value}"
+    folder = out or Path("build") / f"{source.stem}-{profile.name}{suffix}"
     measured = eval_data is not None or not budget.empty
     order = Order(
         source=source,
         folder=folder,
         force=force,
         target=profile,
-        runtime=load_runtime(profile.runtime),
-        recipe=_tuned_to(recipe, budget),
+        runtime=runtime,
+        recipe=_tuned_to(recipe, budget, all_integer=precision.integer_io),
         images=ImageChoice(calib, calib_split, calib_images, eval_data, eval_split, measured, allow_overlap),
         budget=budget,
         post=PostProcess(confidence=post.confidence, iou=post.iou),
         cache=cache,
         check_fit=not skip_fit_check,
+        precision=precision.precision,
+        integer_io=precision.integer_io,
     )
     check_free(folder, force=force)
     _check_room(source)
@@ -192,9 +208,14 @@ def _check_room(source: Path) -> None:
         )
 
 
-def _tuned_to(flags: RecipeFlags, budget: Budget) -> Recipe:
-    """The recipe, its tuning aimed at the budget unless a recipe file says what to aim at."""
+def _tuned_to(flags: RecipeFlags, budget: Budget, *, all_integer: bool) -> Recipe:
+    """The recipe, its tuning aimed at the budget unless a recipe file says what to aim at.
+
+    Devices that compute in integers only cannot keep a layer in float, whatever it costs.
+    """
     recipe = flags.recipe()
+    if all_integer and flags.recipe_file is None:
+        return replace(recipe, float_heads=False, max_predicted_drop=None)
     limit = budget.max_map_drop if budget.max_map_drop is not None else budget.max_top1_drop
     if limit is None or flags.recipe_file is not None:
         return recipe
@@ -205,8 +226,6 @@ def _run(order: Order, spec: SpecFlags, console: Console, *, dry_run: bool) -> i
     from edgeq.cli.calibration import check_fit, check_images, open_images
     from edgeq.cli.making import make
     from edgeq.model.source import load
-    from edgeq.runtimes import load_runtime
-    from edgeq.runtimes.base import SessionOptions
 
     started = time.perf_counter()
     console.note(f"source {order.source}")
@@ -214,6 +233,8 @@ def _run(order: Order, spec: SpecFlags, console: Console, *, dry_run: bool) -> i
     for note in model.notes:
         console.note(f"  {note}")
     _check_budget_task(order.budget, model.head.task)
+    if not order.precision.calibrated:
+        return _convert(order, model, console, dry_run=dry_run, started=started)
     images = open_images(order.images, model, console)
     console.note(f"calibration: {len(images.calibration.samples)} images of {images.calibration.origin}")
     check = check_images(images, order.images, console)
@@ -222,8 +243,7 @@ def _run(order: Order, spec: SpecFlags, console: Console, *, dry_run: bool) -> i
         reference = work / "float.onnx"
         reference.write_bytes(model.onnx_bytes)
         if order.check_fit:
-            session = load_runtime("onnxruntime").open_session(reference, options=SessionOptions())
-            check_fit(session, check, model, order.post, console)
+            check_fit(_reference_session(reference), check, model, order.post, console)
         else:
             console.warn("not checked whether the pre-processing fits the model (--skip-fit-check)")
         if dry_run:
@@ -233,6 +253,30 @@ def _run(order: Order, spec: SpecFlags, console: Console, *, dry_run: bool) -> i
             console.emit(_dry_document(order, model, len(check.samples), console))
             return 0
         made = make(order, model, images, check, work, console)
+    return _tell(order, made, console, took_s=time.perf_counter() - started)
+
+
+def _reference_session(reference: Path) -> Session:
+    from edgeq.runtimes import load_runtime
+    from edgeq.runtimes.base import SessionOptions
+
+    return load_runtime("onnxruntime").open_session(reference, options=SessionOptions())
+
+
+def _convert(order: Order, model: FloatModel, console: Console, *, dry_run: bool, started: float) -> int:
+    """A bundle without calibration."""
+    from edgeq.cli.calibration import open_labelled
+    from edgeq.cli.making import convert
+
+    evaluation = open_labelled(order.images, model, console)
+    if dry_run:
+        console.show(f"{order.source.name} can be converted; nothing was made")
+        console.emit(_dry_document(order, model, 0, console))
+        return 0
+    with tempfile.TemporaryDirectory(prefix="edgeq-") as name:
+        work = Path(name)
+        (work / "float.onnx").write_bytes(model.onnx_bytes)
+        made = convert(order, model, evaluation, work, console)
     return _tell(order, made, console, took_s=time.perf_counter() - started)
 
 
@@ -265,13 +309,15 @@ def _tell(order: Order, made: Made, console: Console, *, took_s: float) -> int:
 
     passed = made.gate is None or made.gate.passed
     console.show(
-        f"{made.bundle.folder}: INT8 {made.bundle.artifact_size_mb:.2f} MB, "
+        f"{made.bundle.folder}: {order.title} {made.bundle.artifact_size_mb:.2f} MB, "
         f"float {made.float_size_mb:.2f} MB, made in {took_s:.1f} s"
     )
-    stages = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in made.quantized.timings_s.items())
-    console.note(f"of which {stages}" + (" (statistics from the cache)" if made.quantized.cache_hit else ""))
+    if made.quantized is not None:
+        stages = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in made.quantized.timings_s.items())
+        cached = " (statistics from the cache)" if made.quantized.cache_hit else ""
+        console.note(f"of which {stages}{cached}")
     console.show(audit_table(made.audit, limit=12))
-    if made.quantized.predicted_drop_points is not None:
+    if made.quantized is not None and made.quantized.predicted_drop_points is not None:
         console.show(
             f"drop predicted on calibration images: {made.quantized.predicted_drop_points:.2f} points"
             + ("" if made.accuracy is not None else " (not measured yet)")
@@ -299,11 +345,11 @@ def _next_steps(order: Order, accuracy: Accuracy | None) -> list[str]:
     import shlex
 
     bundle = shlex.quote(str(order.folder))
-    data = shlex.quote(str(order.images.evaluation or order.images.calib))
+    data = shlex.quote(str(order.images.evaluation or order.images.calib or "data.yaml"))
     limit = _limit(order)
     steps = [] if accuracy is not None else [f"edgeq evaluate {bundle} --data {data}"]
     steps.append(f"edgeq bench {bundle}")
-    steps.append(f"edgeq explain {bundle}")
+    steps += [f"edgeq explain {bundle}"] if order.precision.calibrated else []
     flag = "--max-top1-drop" if order.budget.max_top1_drop is not None else "--max-map-drop"
     steps.append(f"edgeq gate {bundle}" + ("" if limit is None else f" {flag} {limit:g}"))
     return steps

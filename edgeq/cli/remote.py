@@ -21,7 +21,6 @@ from edgeq.cores import core_count
 from edgeq.data.images import read_image
 from edgeq.data.preprocess import preprocess
 from edgeq.data.select import select
-from edgeq.device.agent.specs import fitted
 from edgeq.device.agent.wire import LIST_CHUNK
 from edgeq.device.answers import Facts, LayersPart, layer_audits, parse
 from edgeq.device.client import Device
@@ -180,21 +179,18 @@ class HostSide:
         from edgeq.cli.accuracy import _float_runtime
 
         options = SessionOptions(threads=core_count())
-        specs, float_eval, found = subject.known, None, None
+        float_eval, found = None, None
         sample = select(dataset, min(PARITY_IMAGES, len(dataset.samples)))
-        with console.progress() as progress:
-
-            def run(name: str, path: Path, runtime: Any, images: Dataset) -> Evaluation:
-                session = runtime.open_session(path, options=options)
-                return evaluate(
-                    session, images, spec=specs.input, head=specs.head, post=post, workers=core_count(),
-                    progress=lambda done, total: progress(f"evaluate {name} here", done, total),
+        if subject.reference is not None:
+            specs = subject.reference_specs or subject.known
+            session = _float_runtime(subject).open_session(subject.reference, options=options)
+            with console.progress() as progress:
+                float_eval = evaluate(
+                    session, dataset, spec=specs.input, head=specs.head, post=post, workers=core_count(),
+                    progress=lambda done, total: progress("evaluate float here", done, total),
                 )  # fmt: skip
-
-            if subject.reference is not None:
-                float_eval = run("float", subject.reference, _float_runtime(subject), dataset)
-            if not missing_modules(subject.runtime):
-                found = _reference_predictions(subject, sample, post, options)
+        if not missing_modules(subject.runtime):
+            found = _reference_predictions(subject, sample, post, options)
         return cls(float_eval, sample, found)
 
 
@@ -203,16 +199,17 @@ def _reference_predictions(
 ) -> tuple[Detections | Float32Array, ...]:
     """The artifact's predictions here, on pixels that are the same on every machine."""
     session = subject.runtime.open_session(subject.artifact, options=options)
-    specs = subject.known
-    spec = fitted(specs.input, session)
+    specs = subject.known.fitted(session)
     out: list[Detections | Float32Array] = []
     for entry in sample.samples:
-        tensor, geometry = preprocess(read_image(entry.path), spec, reference=True)
+        tensor, geometry = preprocess(read_image(entry.path), specs.input, reference=True)
         outputs = session.infer(tensor)
         if specs.head.task is Task.CLASSIFY:
             out.append(decode_classes(outputs, head=specs.head))
         else:
-            out.append(decode_detections(outputs, head=specs.head, spec=spec, geometry=geometry, post=post))
+            out.append(
+                decode_detections(outputs, head=specs.head, spec=specs.input, geometry=geometry, post=post)
+            )
     return tuple(out)
 
 
@@ -438,7 +435,7 @@ def health_line(health: Any) -> str:
 
 
 def _entrant(rival: Rival, subject: Subject) -> Entrant:
-    specs = getattr(rival, "specs", None) or subject.specs
+    specs = rival.specs or subject.specs
     files = file_model(rival.artifact, rival.runtime.name, default_float=rival.default_float)
     size = sum(file.size_bytes for file in files.files.values()) / 1e6
     return Entrant(rival.name, files, None if specs is None else specs.input, size)

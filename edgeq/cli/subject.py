@@ -11,7 +11,8 @@ from pathlib import Path
 from edgeq.bundle.read import Bundle, open_bundle
 from edgeq.cli.console import Console
 from edgeq.cli.extras import require_host
-from edgeq.errors import ModelError, SpecError
+from edgeq.errors import DataError, ModelError, SpecError
+from edgeq.model.fitting import fit_specs
 from edgeq.model.presets import SpecOverrides
 from edgeq.runtimes import load_runtime, runtime_for
 from edgeq.runtimes.base import Runtime, Session, SessionOptions
@@ -26,6 +27,14 @@ class Specs:
 
     input: InputSpec
     head: HeadSpec
+
+    def fitted(self, session: Session) -> Specs:
+        """The same in the layout and with the names of a session.
+
+        Raises:
+            SpecError: it is another model.
+        """
+        return Specs(*fit_specs(self.input, self.head, session.inputs, session.outputs))
 
 
 @dataclass(frozen=True)
@@ -46,6 +55,10 @@ class Subject:
     """None: not asked for, or (with ``unknown``) not told by a plain model."""
     unknown: str = ""
     """Why the specs are not known."""
+    label: str = "int8"
+    """Name in comparisons with float: its precision."""
+    reference_specs: Specs | None = None
+    """Of the float model, where they are others than the artifact's; None: the same but for the layout."""
 
     @property
     def known(self) -> Specs:
@@ -72,6 +85,7 @@ def open_subject(
     overrides: SpecOverrides | None = None,
     float_source: Path | None = None,
     installed: bool = True,
+    data: Path | None = None,
 ) -> Iterator[Subject]:
     """The bundle or model at a path; temporary files of it are gone when the block ends.
 
@@ -81,6 +95,7 @@ def open_subject(
         overrides: what the user says of a plain model or of ``float_source``.
         float_source: float model to compare with; goes before a bundle's own.
         installed: a bundle's runtime has to be here; not where only a device runs it.
+        data: data set that is going to judge it; names the classes of a plain model that does not.
 
     Raises:
         BundleError: damaged, or not a bundle.
@@ -88,13 +103,50 @@ def open_subject(
         UnavailableError: its runtime is not here.
     """
     with tempfile.TemporaryDirectory(prefix="edgeq-") as folder:
-        reference, float_specs = None, None
-        if float_source is not None:
-            reference, float_specs = load_float(float_source, Path(folder), overrides, console)
         if path.is_dir():
-            yield _from_bundle(open_bundle(path), reference, console, installed=installed)
+            bundle = open_bundle(path)
+            reference = None
+            if float_source is not None:
+                reference, _ = load_float(float_source, Path(folder), overrides, console)
+            yield _from_bundle(bundle, reference, console, installed=installed)
         else:
-            yield _from_file(path, reference, float_specs, overrides or SpecOverrides())
+            plain = _PlainModel.open(path, overrides or SpecOverrides())
+            found = None
+            if float_source is not None:
+                found = load_float(float_source, Path(folder), plain.overrides_for(float_source), console)
+            yield _from_file(plain, found, data, console)
+
+
+@dataclass(frozen=True)
+class _PlainModel:
+    """A model file without a bundle around it, opened."""
+
+    path: Path
+    runtime: Runtime
+    session: Session
+    overrides: SpecOverrides
+
+    @classmethod
+    def open(cls, path: Path, overrides: SpecOverrides) -> _PlainModel:
+        if not path.exists():
+            raise ModelError(f"there is no bundle or model at {path}", fix="check the path")
+        runtime = runtime_for(path)
+        return cls(path, runtime, runtime.open_session(path, options=SessionOptions()), overrides)
+
+    def overrides_for(self, float_source: Path) -> SpecOverrides:
+        """What the user says, and for a checkpoint of no fixed size the size of this model.
+
+        What is said of the layout and of the units of boxes is said of this model, not of the float one.
+        """
+        given = replace(self.overrides, layout=None, normalized_boxes=None)
+        if float_source.suffix.lower() != ".pt" or given.size is not None:
+            return given
+        shape = self.session.inputs[0].shape
+        sides = shape[1:3] if len(shape) == 4 and shape[3] == 3 else shape[2:4]
+        if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
+            return given
+        height, width = (int(side) for side in sides if isinstance(side, int))
+        return replace(given, size=(height, width))
 
 
 def load_float(
@@ -130,67 +182,78 @@ def _from_bundle(bundle: Bundle, reference: Path | None, console: Console, *, in
         reference=reference or bundle.reference_path,
         float_artifact=None if reference is not None else bundle.float_artifact_path,
         specs=Specs(manifest.input, manifest.head),
+        label=str(manifest.plan.get("precision", "int8"))[:16],
     )
 
 
 def _from_file(
-    path: Path, reference: Path | None, float_specs: Specs | None, overrides: SpecOverrides
+    plain: _PlainModel, found: tuple[Path, Specs] | None, data: Path | None, console: Console
 ) -> Subject:
-    if not path.exists():
-        raise ModelError(f"there is no bundle or model at {path}", fix="check the path")
-    runtime = runtime_for(path)
-    session = runtime.open_session(path, options=SessionOptions())
-    specs, unknown = float_specs, ""
+    path, session = plain.path, plain.session
+    reference, float_specs = found or (None, None)
+    warning = session.details.get("warning")
+    if warning:
+        console.warn(f"{path.name}: {warning}")
+    specs, unknown = None, ""
     try:
-        specs = _recognised(path, session, overrides) if specs is None else _fitting(specs, session, path)
+        recognised = _recognised(plain, data) if float_specs is None else float_specs.fitted(session)
+        specs = _with_units(recognised, plain, console)
     except SpecError as error:
         unknown = str(error)
     return Subject(
         name=path.stem,
         artifact=path,
         size_mb=path.stat().st_size / 1e6,
-        runtime=runtime,
+        runtime=plain.runtime,
         bundle=None,
         reference=reference,
         float_artifact=None,
-        specs=None if unknown else specs,
+        specs=specs,
         unknown=unknown,
+        reference_specs=float_specs,
     )
 
 
-def _recognised(path: Path, session: Session, overrides: SpecOverrides) -> Specs:
-    """Specs from what a model says about itself, its spec file and the user."""
+def _recognised(plain: _PlainModel, data: Path | None) -> Specs:
+    """Specs from what a model says of itself, its spec file, the user and, for class names, the data set."""
     from edgeq.model.recognise import recognise
     from edgeq.model.specfile import find_spec_file, load_spec_file, merge
 
-    beside = find_spec_file(path)
-    given = overrides if beside is None else merge(overrides, load_spec_file(beside))
+    beside = find_spec_file(plain.path)
+    given = plain.overrides if beside is None else merge(plain.overrides, load_spec_file(beside))
+    session = plain.session
     metadata = getattr(session, "metadata", {})
-    found = recognise(inputs=session.inputs, outputs=session.outputs, metadata=metadata, overrides=given)
-    return Specs(found.input, found.head)
 
-
-def _fitting(specs: Specs, session: Session, path: Path) -> Specs:
-    """The float model's specs for another form of the same model.
-
-    Raises:
-        SpecError: its input or outputs are not the float model's.
-    """
-    tensor = session.inputs[0]
-    sizes = zip(tensor.shape, specs.input.shape, strict=False)
-    if len(tensor.shape) != 4 or any(isinstance(own, int) and own not in (size, -1) for own, size in sizes):
-        raise SpecError(
-            f"{path.name} takes an input of {list(tensor.shape)}, the float model one of "
-            f"{list(specs.input.shape)}",
-            fix="give the float model that it was made from",
+    def read(overrides: SpecOverrides) -> Specs:
+        found = recognise(
+            inputs=session.inputs, outputs=session.outputs, metadata=metadata, overrides=overrides
         )
-    names = [info.name for info in session.outputs]
-    head = specs.head
-    if head.output not in names:
-        if len(names) != 1:
-            raise SpecError(
-                f"{path.name} has no output {head.output!r}, only {', '.join(names)}",
-                fix="name the one that holds the predictions: --output-name",
-            )
-        head = replace(head, output=names[0])
-    return Specs(replace(specs.input, name=tensor.name), head)
+        return Specs(found.input, found.head)
+
+    if given.class_names is not None or "names" in metadata or data is None:
+        return read(given)
+    try:
+        return read(replace(given, class_names=_names_of(data)))
+    except (SpecError, DataError):  # not the classes of this model: it is for it alone to say what fits
+        return read(given)
+
+
+def _names_of(data: Path) -> tuple[str, ...] | None:
+    """Class names of a data set; None where it has none."""
+    from edgeq.data.dataset import open_dataset
+
+    return open_dataset(data, labels_required=False).class_names or None
+
+
+def _with_units(specs: Specs, plain: _PlainModel, console: Console) -> Specs:
+    """The specs with boxes in the units that the model really gives."""
+    from edgeq.model.box_units import measure_normalized_boxes
+
+    said = plain.overrides.normalized_boxes
+    if said is not None:
+        return replace(specs, head=replace(specs.head, normalized_boxes=said))
+    measured = measure_normalized_boxes(plain.session.infer, spec=specs.input, head=specs.head)
+    if measured is None or measured == specs.head.normalized_boxes:
+        return specs
+    console.note(f"{plain.path.name} gives boxes in {'0..1 of its input' if measured else 'pixels'}")
+    return replace(specs, head=replace(specs.head, normalized_boxes=measured))

@@ -62,12 +62,19 @@ def _details(target: Target) -> list[str]:
     from dataclasses import asdict
 
     limits = {key: value for key, value in asdict(target.budget).items() if value}
+    hardware = [] if target.cores is None else [f"{target.cores} cores"]
+    hardware += [] if target.memory_mb is None else [f"{target.memory_mb} MiB of memory or more"]
+    hardware += [] if target.system is None else [target.system]
     lines = [
         f"{target.name}: {target.title}",
         f"runtime {target.runtime}, {target.architecture}, {target.threads} threads, "
         f"activations {target.activation_dtype.value}, float is {target.default_float}",
+        *([f"hardware: {', '.join(hardware)}"] if hardware else []),
         f"budget: {', '.join(f'{key} {value:g}' for key, value in limits.items()) or 'none'}",
     ]
     lines += [f"needs {' or '.join(entry.any_of)}: {entry.why}" for entry in target.cpu_features]
+    if target.wheels is not None:
+        wheels = target.wheels
+        lines.append(f"wheels: {' or '.join(wheels.platforms)}, Python {' or '.join(wheels.python)}")
     lines += [f"- {note.text}\n  ({note.source})" for note in target.notes]
     return [*lines, f"from {target.origin}"]

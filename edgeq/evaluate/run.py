@@ -18,6 +18,7 @@ from edgeq.evaluate.detection import DetectionMetrics, score_detections
 from edgeq.evaluate.drop import Drop
 from edgeq.evaluate.matching import MatchTable, match_images
 from edgeq.model.decode import decode_classes, decode_detections
+from edgeq.model.fitting import fit_specs
 from edgeq.runtimes.base import Session
 from edgeq.types import (
     Dataset,
@@ -94,8 +95,8 @@ def evaluate(
     Args:
         session: the loaded model.
         dataset: labelled images; all are used.
-        spec: what the model wants to see.
-        head: how to read its outputs.
+        spec: what the model wants to see; layout and name are taken from the session's own input.
+        head: how to read its outputs; a sole output may have another name.
         post: post-processing of detections; ignored for classifiers.
         progress: told after each image.
         workers: threads that read images ahead.
@@ -103,9 +104,10 @@ def evaluate(
     Raises:
         DataError: the data set has no labels, those of another task, or other classes than the model, or an
             image cannot be read.
-        SpecError: the outputs do not fit the head.
+        SpecError: input or outputs do not fit the specs.
     """
     _check_dataset(dataset, head)
+    spec, head = fit_specs(spec, head, session.inputs, session.outputs)
     detections: list[Detections] = []
     scores: list[Float32Array] = []
     for done, (_, tensor, geometry) in enumerate(

@@ -11,6 +11,7 @@ import onnx_ir as ir
 from edgeq.cores import core_count
 from edgeq.quantize.graph import silu_of, tail_nodes, users
 from edgeq.quantize.grid import Affine, Range, affine
+from edgeq.quantize.head_range import head_range, is_head
 from edgeq.quantize.local_error import LocalModel
 from edgeq.quantize.observe import KNOWN_RANGES, session_with_outputs
 from edgeq.quantize.plan import TensorPlan
@@ -79,6 +80,17 @@ def choose_grids(
             )  # fmt: skip
             grids[name] = TensorPlan(
                 name, affine(interval, scheme.activation_dtype, symmetric=symmetric), method.value
+            )
+            continue
+        if is_head(value, tail):
+            interval = head_range(
+                value,
+                choose_range(
+                    RangeMethod.MINMAX, observed, dtype=scheme.activation_dtype, symmetric=symmetric
+                ),
+            )
+            grids[name] = TensorPlan(
+                name, affine(interval, scheme.activation_dtype, symmetric=symmetric), "head"
             )
             continue
         ranges = _candidates(observed, scheme, symmetric=symmetric, before_silu=_feeds_silu_only(value))

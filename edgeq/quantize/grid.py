@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from edgeq.types import IntegerType
 
-__all__ = ["Affine", "Range", "affine", "fake_quantize"]
+__all__ = ["Affine", "Range", "affine", "fake_quantize", "qdq_domain"]
 
 _SMALLEST_SCALE = 1e-9
 """A constant zero tensor still needs a scale that is a normal float32."""
@@ -22,6 +22,14 @@ class Range:
 
     low: float
     high: float
+
+
+def qdq_domain(dtype: str) -> str:
+    """Operator set of QuantizeLinear and DequantizeLinear with that integer type.
+
+    ONNX's own takes 16-bit integers from opset 21 on; ONNX Runtime's contributed one does at any.
+    """
+    return "com.microsoft" if dtype in ("int16", "uint16") else ""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from edgeq.quantize.graph import add_constant, constant_array, node_name, weight_axis
-from edgeq.quantize.grid import Affine
+from edgeq.quantize.grid import Affine, qdq_domain
 from edgeq.quantize.plan import Plan, TensorPlan
 from edgeq.quantize.recipe import Precision
 from edgeq.quantize.weights import quantize_bias, quantize_weight, smallest_weight_scale
@@ -72,9 +72,15 @@ def _insert_pair(
         return
     name = value.name or ""
     scale, zero = _grid_constants(graph, name, tensor.grid)
-    quantise = ir.node("QuantizeLinear", [value, scale, zero], name=f"{name}_QuantizeLinear")
+    domain = _domain(graph, tensor.grid.dtype.value)
+    quantise = ir.node("QuantizeLinear", [value, scale, zero], name=f"{name}_QuantizeLinear", domain=domain)
     quantise.outputs[0].name = f"{name}_quantized"
-    restore = ir.node("DequantizeLinear", [quantise.outputs[0], scale, zero], name=f"{name}_DequantizeLinear")
+    restore = ir.node(
+        "DequantizeLinear",
+        [quantise.outputs[0], scale, zero],
+        name=f"{name}_DequantizeLinear",
+        domain=domain,
+    )
     restored = restore.outputs[0]
     restored.name, restored.type, restored.shape = f"{name}_dequantized", value.type, value.shape
     if producer is None:
@@ -87,6 +93,14 @@ def _insert_pair(
         # The output keeps its name; what the op makes before rounding gets another.
         value.name, restored.name = f"{name}_exact", name
         graph.outputs[list(graph.outputs).index(value)] = restored
+
+
+def _domain(graph: ir.Graph, dtype: str) -> str:
+    """Operator set of a pair, made known to the model."""
+    domain = qdq_domain(dtype)
+    if domain:
+        graph.opset_imports.setdefault(domain, 1)
+    return domain
 
 
 def _grid_constants(graph: ir.Graph, name: str, grid: Affine) -> tuple[ir.Value, ir.Value]:
@@ -186,7 +200,8 @@ def _quantise_operands(graph: ir.Graph, node: ir.Node, tensors: Mapping[str, Ten
             add_constant(graph, f"{name}_scale", np.asarray(scale_value)),
             add_constant(graph, f"{name}_zero_point", np.asarray(zero_value, made.value)),
         ]
-        _replace_constant(graph, node, index, parts, {}, f"{name}_dequantized")
+        domain = _domain(graph, made.value)
+        _replace_constant(graph, node, index, parts, {}, f"{name}_dequantized", domain=domain)
 
 
 def _replace_constant(
@@ -196,9 +211,15 @@ def _replace_constant(
     parts: list[ir.Value],
     attributes: Mapping[str, int],
     name: str,
+    *,
+    domain: str = "",
 ) -> None:
     restore = ir.node(
-        "DequantizeLinear", parts, attributes=dict(attributes), name=f"{node_name(node)}_{name}"
+        "DequantizeLinear",
+        parts,
+        attributes=dict(attributes),
+        name=f"{node_name(node)}_{name}",
+        domain=domain,
     )
     restore.outputs[0].name = f"{node_name(node)}/{name}"
     graph.insert_before(node, restore)

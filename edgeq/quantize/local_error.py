@@ -19,7 +19,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 
 from edgeq.quantize.graph import COMPUTE_OPS, activation_output, node_name, users
-from edgeq.quantize.grid import Affine, fake_quantize
+from edgeq.quantize.grid import Affine, fake_quantize, qdq_domain
 from edgeq.quantize.ort import cpu_session
 from edgeq.types import Float32Array
 
@@ -48,7 +48,7 @@ class LocalModel:
             model: float model, not changed.
             tensor: the value to round.
             stop: nodes that the region must not enter (the float tail).
-            dtype: integer type of the grid, ``uint8`` or ``int8``.
+            dtype: integer type of the grid: ``uint8``, ``int8``, ``int16``.
         """
         self.tensor = tensor.name or ""
         self._region = _region(tensor, stop)
@@ -171,15 +171,15 @@ def _needed_for(ends: Mapping[str, None], nodes: Mapping[ir.Node, None]) -> list
 
 def _small_model(model: ir.Model, tensor: ir.Value, region: _Region, dtype: str) -> bytes:
     """Serialised model: tensor -> QuantizeLinear -> DequantizeLinear -> region."""
-    grid_type = ir.DataType.UINT8 if dtype == "uint8" else ir.DataType.INT8
+    grid_type, domain = ir.DataType[dtype.upper()], qdq_domain(dtype)
     values: dict[str, ir.Value] = {}
     for name in (tensor.name or "", *region.side_inputs):
         values[name] = ir.Value(name=name, type=ir.TensorType(ir.DataType.FLOAT))
     scale = ir.Value(name="_scale", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape([]))
     zero = ir.Value(name="_zero", type=ir.TensorType(grid_type), shape=ir.Shape([]))
     graph_inputs = [*values.values(), scale, zero]
-    quantise = ir.node("QuantizeLinear", [values[tensor.name or ""], scale, zero], name="_q")
-    restore = ir.node("DequantizeLinear", [quantise.outputs[0], scale, zero], name="_dq")
+    quantise = ir.node("QuantizeLinear", [values[tensor.name or ""], scale, zero], name="_q", domain=domain)
+    restore = ir.node("DequantizeLinear", [quantise.outputs[0], scale, zero], name="_dq", domain=domain)
     values[tensor.name or ""] = restore.outputs[0]
     initializers: dict[str, ir.Value] = {}
     nodes = [quantise, restore]
@@ -197,7 +197,7 @@ def _small_model(model: ir.Model, tensor: ir.Value, region: _Region, dtype: str)
     outputs = [values[name] for name in region.outputs]
     graph = ir.Graph(
         graph_inputs, outputs, nodes=nodes, initializers=list(initializers.values()),
-        opset_imports=dict(model.opset_imports), name="local",
+        opset_imports={**model.opset_imports, **({domain: 1} if domain else {})}, name="local",
     )  # fmt: skip
     return bytes(ir.serde.serialize_model(ir.Model(graph, ir_version=model.ir_version)).SerializeToString())
 

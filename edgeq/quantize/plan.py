@@ -30,7 +30,7 @@ class TensorPlan:
     name: str
     grid: Affine
     method: str
-    """Range method that gave it, ``fixed`` or ``shared with TENSOR``."""
+    """Range method that gave it, ``head``, ``fixed`` or ``shared with TENSOR``."""
     noise: float | None = None
     """Noise-to-signal ratio that rounding it causes in the layers that read it, where measured."""
 

@@ -33,6 +33,9 @@ class Scheme:
     """ONNX ops that have an integer kernel; everything else stays float."""
     shared_scale_ops: frozenset[str]
     """Ops whose output takes its first input's scale and zero point: they only move or select values."""
+    joining_ops: frozenset[str] = frozenset()
+    """Ops that want all inputs on the output's grid: an input that nothing else reads takes it, which
+    rounds once instead of twice. Other inputs keep their own and are rounded again."""
     fused_activations: frozenset[str] = frozenset()
     """Activations that the runtime folds into the convolution before them: no grid in between."""
     float_output_ops: frozenset[str] = frozenset()

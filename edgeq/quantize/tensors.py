@@ -44,7 +44,8 @@ def grid_roots(
 ) -> dict[ir.Value, ir.Value]:
     """Value -> the value whose grid it takes; a root maps to itself.
 
-    An INT8 op that only moves values hands the grid of its input on.
+    An INT8 op that only moves values hands the grid of its input on; a joining one hands its output's
+    grid back to inputs of its own.
     """
     quantised = set(values)
     roots: dict[ir.Value, ir.Value] = {}
@@ -57,7 +58,22 @@ def grid_roots(
             if int8 and source is not None and source in quantised:
                 root = roots[source]
         roots[value] = root
+    # From the last to the first, so that a concatenation of concatenations hands on what it was handed.
+    for value in reversed(values):
+        joined = _joined_output(value, scheme, ops) if roots[value] is value else None
+        if joined is not None and joined in quantised:
+            roots[value] = roots[joined]
     return roots
+
+
+def _joined_output(value: ir.Value, scheme: Scheme, ops: Mapping[str, OpPlan]) -> ir.Value | None:
+    """The output of the INT8 joining op that alone reads a value; None: the value keeps its own grid."""
+    producer, readers = value.producer(), users(value)
+    if len(readers) != 1 or readers[0].op_type not in scheme.joining_ops or value.is_graph_output():
+        return None
+    fixed = producer is not None and producer.op_type in scheme.fixed_outputs
+    int8 = ops[node_name(readers[0])].precision is Precision.INT8
+    return readers[0].outputs[0] if int8 and not fixed else None
 
 
 def _inside_fusion(value: ir.Value, scheme: Scheme, ops: Mapping[str, OpPlan]) -> bool:

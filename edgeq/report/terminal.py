@@ -145,16 +145,17 @@ def audit_table(report: AuditReport, *, limit: int = 20) -> RenderableType:
         f"{report.int8_compute_count} of {len(compute)} convolutions and matrix products run in INT8 "
         f"({plain(report.runtime)})"
     )
+    remarks = [Text(f"note: {plain(remark)}", style="yellow") for remark in report.remarks]
     other = [layer for layer in compute if layer.precision is not LayerPrecision.INT8]
     if not other:
-        return summary
+        return Group(summary, *remarks)
     table = _table("Not in INT8", "layer", "op", "kernel", "why", numeric=False)
     for layer in other[:limit]:
         table.add_row(_name(layer.name), *(_name(text) for text in (layer.op, layer.kernel, layer.reason)))
     rest = (
         [Text(f"and {len(other) - limit} more: --json lists all", style="dim")] if len(other) > limit else []
     )
-    return Group(summary, table, *rest)
+    return Group(summary, table, *rest, *remarks)
 
 
 def findings_block(findings: Sequence[Mapping[str, object]]) -> RenderableType:

@@ -15,13 +15,17 @@ from edgeq.errors import InputError, UnavailableError
 
 if TYPE_CHECKING:
     from edgeq.runtimes.base import Runtime
+    from edgeq.types import ModelPrecision
 
-__all__ = ["GROUP", "load_runtime", "missing_modules", "runtime_for", "runtime_names"]
+__all__ = ["GROUP", "check_precision", "load_runtime", "missing_modules", "runtime_for", "runtime_names"]
 
 GROUP = "edgeq.runtimes"
-_CHECKOUT = {"onnxruntime": "edgeq.runtimes.onnxruntime:RUNTIME"}
+_CHECKOUT = {
+    "onnxruntime": "edgeq.runtimes.onnxruntime:RUNTIME",
+    "tflite": "edgeq.runtimes.tflite:RUNTIME",
+}
 """For a checkout that was never installed, which has no entry points."""
-_LATER = {".tflite": "tflite", ".xml": "openvino", ".engine": "tensorrt", ".mlpackage": "coreml"}
+_LATER = {".xml": "openvino", ".engine": "tensorrt", ".mlpackage": "coreml"}
 """File endings that tell which runtime would be needed."""
 
 
@@ -80,8 +84,32 @@ def runtime_for(artifact: Path) -> Runtime:
         )
     raise InputError(
         f"{artifact} is neither a bundle nor a model that a runtime loads",
-        fix="give the folder that 'edgeq quantize ... -o FOLDER' made, or an .onnx file",
+        fix="give the folder that 'edgeq quantize ... -o FOLDER' made, or an .onnx or .tflite file",
     )
+
+
+def check_precision(runtime: Runtime, precision: ModelPrecision, *, integer_io: bool = False) -> None:
+    """Return if a runtime's artifacts can be of that precision.
+
+    Raises:
+        InputError: they cannot; names those that can.
+    """
+    # A plug-in from before there were several has INT8 only.
+    known = [entry.value for entry in getattr(runtime, "precisions", ())] or ["int8"]
+    if precision.value not in known:
+        raise InputError(
+            f"the runtime {runtime.name!r} has no precision {precision.value!r}",
+            fix=f"--precision with one of {', '.join(known)}, or a target of another runtime",
+        )
+    if integer_io and not getattr(runtime, "integer_io", False):
+        raise InputError(
+            f"the runtime {runtime.name!r} has no integer inputs and outputs",
+            fix="--io float, or a target of a runtime that has them (tflite)",
+        )
+    if integer_io and precision.value != "int8":
+        raise InputError(
+            f"--io int8 goes with --precision int8, not with {precision.value}", fix="leave --io out"
+        )
 
 
 def missing_modules(runtime: Runtime) -> tuple[str, ...]:

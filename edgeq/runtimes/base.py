@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy.typing as npt
 
-from edgeq.types import TensorInfo
+from edgeq.types import ModelPrecision, TensorInfo
 
 if TYPE_CHECKING:
     from edgeq.quantize.scheme import Scheme
@@ -40,6 +40,8 @@ class SessionOptions:
     """Threads inside one inference."""
     default_float: bool = False
     """Run a float model in the runtime's own default precision rather than forced float32."""
+    xnnpack: bool | None = None
+    """TFLite: run through XNNPACK, or on TFLite's own kernels alone; None: its default, which is XNNPACK."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,8 @@ class LowerOptions:
     """Store weights of what stays float in float16, where the runtime can."""
     integer_io: bool = False
     """Inputs and outputs in the integer types of their grids, where the runtime can."""
+    dynamic_range: bool = False
+    """Weights of float layers in int8, their activations rounded while running, where the runtime can."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,10 @@ class Session(Protocol):
 
     @property
     def details(self) -> Mapping[str, str]:
-        """What ran: runtime version, provider or delegate, threads, precision; goes into every record."""
+        """What ran: runtime version, provider or delegate, threads, precision; goes into every record.
+
+        A key ``warning`` holds what the user has to know before trusting its results.
+        """
         ...
 
     def infer(self, tensor: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
@@ -121,6 +128,8 @@ class AuditReport:
     runtime: str
     layers: tuple[LayerAudit, ...]
     details: Mapping[str, str] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
+    """What a list of layers does not show at a glance, one sentence each."""
 
     @property
     def compute_layers(self) -> tuple[LayerAudit, ...]:
@@ -174,6 +183,16 @@ class Runtime(Protocol):
     @property
     def default_float(self) -> str:
         """Precision that a float model runs in when nothing is forced: ``float32``, ``bfloat16``."""
+        ...
+
+    @property
+    def precisions(self) -> tuple[ModelPrecision, ...]:
+        """What `lower` can write, the default first."""
+        ...
+
+    @property
+    def integer_io(self) -> bool:
+        """Whether `lower` can write integer inputs and outputs."""
         ...
 
     @property

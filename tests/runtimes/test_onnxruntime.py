@@ -17,6 +17,8 @@ from edgeq.runtimes.onnxruntime.lower import lower
 from edgeq.runtimes.onnxruntime.probe import probe
 from edgeq.targets import load_target
 
+from .contract import RuntimeContract
+
 ROOT = Path(__file__).parents[2]
 OPTIONS = SessionOptions()
 
@@ -229,8 +231,8 @@ def test_runtimes_by_name_and_by_file(tmp_path):
     assert runtime_for(Path("a.onnx")).name == "onnxruntime"
     with pytest.raises(InputError, match="no runtime 'tensorflow'"):
         load_runtime("tensorflow")
-    with pytest.raises(UnavailableError, match="tflite"):
-        runtime_for(Path("a.tflite"))
+    with pytest.raises(UnavailableError, match="coreml"):
+        runtime_for(Path("a.mlpackage"))
     with pytest.raises(InputError, match="neither a bundle nor a model"):
         runtime_for(Path("a.txt"))
 
@@ -259,3 +261,8 @@ def test_the_session_needs_numpy_and_onnxruntime_only():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr
+
+
+class TestOnnxRuntimeContract(RuntimeContract):
+    name = "onnxruntime"
+    refuses_unknown_ops = False

@@ -20,10 +20,11 @@ from edgeq.benchmark.telemetry import HealthRecord, Telemetry
 from edgeq.data.images import decode_image
 from edgeq.data.preprocess import preprocess
 from edgeq.device.agent.models import Model, Models
-from edgeq.device.agent.specs import fitted, head_spec, input_spec
+from edgeq.device.agent.specs import head_spec, input_spec
 from edgeq.device.agent.store import Store
 from edgeq.device.agent.streams import Answer
 from edgeq.errors import UnavailableError
+from edgeq.model.fitting import fit_input, fit_specs
 from edgeq.runtimes.base import Session
 
 __all__ = ["bench"]
@@ -101,7 +102,7 @@ def _inputs(session: Session, entry: Mapping[str, Any], images: list[bytes]) -> 
     """Prepared inputs: of real images, of a made-up one, or noise where the input spec is not known."""
     if entry.get("input") is None:
         return [noise_input(session)]
-    spec = fitted(input_spec(entry["input"]), session)
+    spec = fit_input(input_spec(entry["input"]), session.inputs)
     pictures = [decode_image(data, name="image") for data in evenly(images, _INPUT_IMAGES)] if images else []
     return [preprocess(picture, spec)[0] for picture in pictures or [synthetic_image()]]
 
@@ -124,12 +125,10 @@ def _whole_path(
     def decode(data: bytes) -> Any:
         return decode_image(data, name="image")
 
-    stages = frame_stages(
-        session,
-        fitted(input_spec(path["input"]), session),
-        head_spec(path["head"]),
-        decode=decode if images else None,
+    spec, head = fit_specs(
+        input_spec(path["input"]), head_spec(path["head"]), session.inputs, session.outputs
     )
+    stages = frame_stages(session, spec, head, decode=decode if images else None)
     frames = measure_stages(
         items,
         stages,

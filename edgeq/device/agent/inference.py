@@ -10,11 +10,12 @@ from typing import Any
 from edgeq.data.images import decode_image
 from edgeq.data.preprocess import Geometry, preprocess
 from edgeq.device.agent.models import Model
-from edgeq.device.agent.specs import fitted, head_spec, input_spec, post_process
+from edgeq.device.agent.specs import head_spec, input_spec, post_process
 from edgeq.device.agent.store import Store
 from edgeq.device.agent.streams import Answer
 from edgeq.device.agent.wire import text_of_array
 from edgeq.model.decode import decode_classes, decode_detections
+from edgeq.model.fitting import fit_specs
 from edgeq.types import Float32Array, InputSpec, Task
 
 __all__ = ["infer"]
@@ -30,7 +31,7 @@ def infer(request: Mapping[str, Any], model: Model, store: Store, answer: Answer
     spec, head = input_spec(request["input"]), head_spec(request["head"])
     post = post_process(request["post"])
     session = model.open(int(request["threads"]))
-    spec = fitted(spec, session)
+    spec, head = fit_specs(spec, head, session.inputs, session.outputs)
     images = [str(sha256) for sha256 in request["images"]]
     reference = bool(request["reference_pixels"])
     for sha256, tensor, geometry in _tensors(images, spec, store, reference):

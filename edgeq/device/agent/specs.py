@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import fields
 from typing import Any
 
 from edgeq.errors import SpecError
-from edgeq.runtimes.base import Session
 from edgeq.types import ColorOrder, HeadFamily, HeadSpec, InputSpec, Layout, PostProcess, ResizeRule
 
-__all__ = ["fitted", "head_spec", "input_spec", "post_process"]
+__all__ = ["head_spec", "input_spec", "post_process"]
 
 _MAX_SIDE_PX = 1 << 14
 _MAX_CLASSES = 1 << 16
@@ -81,15 +80,6 @@ def post_process(data: Any) -> PostProcess:
         )
     except (TypeError, ValueError) as error:
         raise SpecError(f"the post-processing is damaged: {error}") from error
-
-
-def fitted(spec: InputSpec, session: Session) -> InputSpec:
-    """The input spec in the layout of the session's own input: one model, as ONNX and as TFLite."""
-    shape = session.inputs[0].shape
-    if len(shape) != 4 or 3 not in (shape[1], shape[3]):
-        return spec
-    layout = Layout.NCHW if shape[1] == 3 and shape[3] != 3 else Layout.NHWC if shape[1] != 3 else spec.layout
-    return replace(spec, layout=layout, name=session.inputs[0].name)
 
 
 def _fields(data: Any, kind: Any) -> dict[str, Any]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         SessionOptions,
     )
     from edgeq.targets import Target
+    from edgeq.types import ModelPrecision
 
 __all__ = ["RUNTIME", "OnnxRuntime"]
 
@@ -31,7 +32,15 @@ class OnnxRuntime:
     install: str = "pip install onnxruntime"
     artifact_suffixes: tuple[str, ...] = (".onnx",)
     default_float: str = "float32"
+    integer_io: bool = False
     session_factory: str = "edgeq.runtimes.onnxruntime.session:open_session"
+
+    @property
+    def precisions(self) -> tuple[ModelPrecision, ...]:
+        """INT8, and the float model itself."""
+        from edgeq.types import ModelPrecision
+
+        return (ModelPrecision.INT8, ModelPrecision.FLOAT32)
 
     def open_session(self, artifact: Path, *, options: SessionOptions) -> Session:
         """A loaded model; see `edgeq.runtimes.onnxruntime.session`."""

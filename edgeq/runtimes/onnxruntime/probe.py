@@ -2,28 +2,15 @@
 
 from __future__ import annotations
 
-import platform
 from pathlib import Path
 
 from edgeq.cores import core_count
 from edgeq.errors import UnavailableError
 from edgeq.runtimes.base import ProbeReport
+from edgeq.runtimes.cpu import cpu_features, cpu_flags
 from edgeq.runtimes.onnxruntime.session import PROVIDER, import_onnxruntime
 
 __all__ = ["cpu_flags", "probe"]
-
-_X86 = ("x86_64", "amd64", "i686")
-_ARM = ("aarch64", "arm64")
-_FEATURES: dict[str, dict[str, tuple[str, ...]]] = {
-    "x86": {
-        "avx2": ("avx2",),
-        "avx512": ("avx512f",),
-        "vnni": ("avx512_vnni", "avx_vnni"),
-        "amx-int8": ("amx_int8",),
-    },
-    "arm": {"dot-product": ("asimddp",), "i8mm": ("i8mm",), "fp16": ("asimdhp",), "sve": ("sve",)},
-}
-"""Name in the report -> flags of /proc/cpuinfo, one of which is enough."""
 
 
 def probe(cpuinfo: Path = Path("/proc/cpuinfo")) -> ProbeReport:
@@ -32,12 +19,7 @@ def probe(cpuinfo: Path = Path("/proc/cpuinfo")) -> ProbeReport:
     Args:
         cpuinfo: the kernel's file; another one in tests.
     """
-    flags = cpu_flags(cpuinfo)
-    machine = platform.machine().lower()
-    kind = "x86" if machine in _X86 else "arm" if machine in _ARM else None
-    features = {"architecture": machine, "threads": str(core_count())}
-    known = _FEATURES.get(kind or "", {}) if flags else {}
-    features |= {name: "yes" if flags & set(any_of) else "no" for name, any_of in known.items()}
+    features = {**cpu_features(cpuinfo), "threads": str(core_count())}
     problems = _cpu_problems(features)
     version: str | None = None
     try:
@@ -49,19 +31,6 @@ def probe(cpuinfo: Path = Path("/proc/cpuinfo")) -> ProbeReport:
     except UnavailableError as error:
         problems.insert(0, f"{error.message}: {error.fix}")
     return ProbeReport("onnxruntime", version, features, tuple(problems))
-
-
-def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
-    """Instruction set flags of the first core; empty where the system has no such file."""
-    try:
-        lines = cpuinfo.read_text(errors="replace").splitlines()
-    except OSError:
-        return frozenset()
-    for line in lines:
-        key, _, value = line.partition(":")
-        if key.strip().lower() in ("flags", "features"):
-            return frozenset(value.split())
-    return frozenset()
 
 
 def _cpu_problems(features: dict[str, str]) -> list[str]:

@@ -1,0 +1,49 @@
+"""Range of a head tensor: everything that the scores can tell apart, and nothing clipped at the top.
+
+A convolution or noise behind it says nothing here, since only decoding follows. Squared error would give
+the levels to the background, of which there is most, and clip the few confident logits.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from edgeq.quantize.graph import users
+from edgeq.quantize.grid import Range
+
+__all__ = ["head_range", "is_head"]
+
+_FLOOR = -8.0
+"""sigmoid(-8) = 0.0003: under any confidence that a detection is asked for."""
+_MOVES = frozenset({"Concat", "Flatten", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"})
+
+
+def is_head(value: ir.Value, tail: set[ir.Node]) -> bool:
+    """Whether only the decoding of the outputs reads a value that a layer has made."""
+    readers, producer = users(value), value.producer()
+    return bool(readers) and producer is not None and all(node in tail for node in readers)
+
+
+def head_range(value: ir.Value, observed: Range) -> Range:
+    """The observed range, from -8 on where the values become scores by a sigmoid.
+
+    Args:
+        value: a head tensor.
+        observed: its smallest and largest value.
+    """
+    if not _becomes_score(value):
+        return observed
+    return Range(max(observed.low, _FLOOR), max(observed.high, 0.0))
+
+
+def _becomes_score(value: ir.Value) -> bool:
+    stack, seen = [value], {value}
+    while stack:
+        for node in users(stack.pop()):
+            if node.op_type == "Sigmoid":
+                return True
+            made = [output for output in node.outputs if output not in seen]
+            if node.op_type in _MOVES:
+                stack += made
+                seen.update(made)
+    return False
