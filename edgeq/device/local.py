@@ -36,7 +36,11 @@ class LocalLink:
     def put(self, content: bytes, path: str) -> None:
         """A file, whole or not at all."""
         target = quoted_path(path)
-        script = f'mkdir -p "$(dirname {target})" && cat > {target}.part && mv {target}.part {target}'
+        # The shell's own number: two writers of one file must not share its unfinished form.
+        script = (
+            f'mkdir -p "$(dirname {target})" && cat > {target}.$$ && mv {target}.$$ {target} '
+            f"|| {{ rm -f {target}.$$; exit 1; }}"
+        )
         check_put(self.start(script), content, path, self.name)
 
     def close(self) -> None:

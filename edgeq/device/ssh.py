@@ -89,8 +89,9 @@ class SshLink:
         """A file, whole or not at all."""
         target = quoted_path(path)
         script = (
-            f'mkdir -p "$(dirname {target})" && cat > {target}.part && '
-            f'[ "$(wc -c < {target}.part)" -eq {len(content)} ] && mv {target}.part {target}'
+            f'mkdir -p "$(dirname {target})" && cat > {target}.$$ && '
+            f'[ "$(wc -c < {target}.$$)" -eq {len(content)} ] && mv {target}.$$ {target} '
+            f"|| {{ rm -f {target}.$$; exit 1; }}"
         )
         process = self.start(script)
         try:

@@ -237,6 +237,20 @@ def test_the_store_goes_on_where_a_transfer_was_cut(tmp_path):
     assert store.read(sha256) == content
 
 
+def test_one_file_has_one_writer(tmp_path):
+    first, second = Store(tmp_path), Store(tmp_path)
+    sha256 = hashlib.sha256(b"abcd").hexdigest()
+
+    def meanwhile():
+        yield b"ab"
+        with pytest.raises(BlobLost, match="another agent"):
+            second.receive(sha256, 4, 0, iter([b"abcd"]))
+        yield b"cd"
+
+    first.receive(sha256, 4, 0, meanwhile())
+    assert second.read(sha256) == b"abcd"
+
+
 def test_the_store_evicts_the_least_recently_used_but_nothing_in_use(tmp_path):
     import os
 

@@ -8,12 +8,14 @@ that is used is checked again by who uses it: a card in a board may rot.
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import IO
 
 from edgeq.errors import BundleError, OutputError, UnavailableError
 
@@ -81,7 +83,10 @@ class Store:
         self._make_room(size - offset)
         digest = hashlib.sha256()
         try:
-            with partial.open("r+b" if offset else "wb") as file:
+            with partial.open("r+b" if offset else "ab") as file:
+                _only_writer(file, sha256)
+                if not offset:
+                    file.truncate(0)
                 if offset:
                     _hash_prefix(file, digest, offset, sha256)
                 for piece in pieces:
@@ -89,16 +94,19 @@ class Store:
                     file.write(piece)
                 file.flush()
                 os.fsync(file.fileno())
+                # Renamed while it is locked: whoever comes next finds it whole.
+                whole = digest.hexdigest() == sha256
+                if whole:
+                    partial.replace(target)
         except FileNotFoundError as error:
             raise BlobLost(f"the part of {sha256[:12]} that was sent before is gone") from error
         except OSError as error:
             if error.errno in _FULL:
                 raise DiskFull(f"no room on the device for {size} bytes", fix=_ROOM) from error
             raise
-        if digest.hexdigest() != sha256:
-            partial.unlink()
+        if not whole:
+            partial.unlink(missing_ok=True)
             raise BlobLost(f"{sha256[:12]} arrived with another content than announced")
-        partial.replace(target)
 
     def path(self, sha256: str) -> Path:
         """A blob's file, its content not checked.
@@ -186,6 +194,14 @@ def _size(path: Path) -> int | None:
         return path.stat().st_size
     except OSError:
         return None
+
+
+def _only_writer(file: IO[bytes], sha256: str) -> None:
+    """Raise BlobLost where another agent on this device receives the same file just now."""
+    try:
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        raise BlobLost(f"{sha256[:12]} is being received by another agent here") from error
 
 
 def _hash_prefix(file: object, digest: object, offset: int, sha256: str) -> None:
