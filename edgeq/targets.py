@@ -67,6 +67,10 @@ class Target:
     """What the runtime's kernels are fastest with here."""
     default_float: str
     """Precision of the float model that INT8 is compared with."""
+    compute_capability: str | None = None
+    """Of the NVIDIA GPU: ``8.7``; None: there is none."""
+    weight_bits: int = 8
+    """7 where products of 8-bit weights do not fit into the CPU's 16-bit sums."""
     cpu_features: tuple[CpuFeature, ...] = ()
     budget: Budget = field(default_factory=Budget)
     notes: tuple[Note, ...] = ()
@@ -133,6 +137,8 @@ class _TargetFile(_Strict):
     threads: Annotated[int, Field(ge=1, le=1024)] = 1
     activation_dtype: IntegerType
     default_float: Literal["float32", "float16", "bfloat16"] = "float32"
+    compute_capability: Annotated[str, Field(pattern=r"^[1-9][0-9]?\.[0-9]$")] | None = None
+    weight_bits: Literal[7, 8] = 8
     cpu_features: tuple[_FeatureFile, ...] = ()
     budget: _BudgetFile = _BudgetFile()
     notes: tuple[_NoteFile, ...] = ()
@@ -219,6 +225,8 @@ def _to_target(parsed: _TargetFile, path: Path) -> Target:
         threads=parsed.threads,
         activation_dtype=parsed.activation_dtype,
         default_float=parsed.default_float,
+        compute_capability=parsed.compute_capability,
+        weight_bits=parsed.weight_bits,
         cpu_features=tuple(CpuFeature(entry.any_of, entry.why) for entry in parsed.cpu_features),
         budget=Budget(**parsed.budget.model_dump()),
         notes=tuple(Note(entry.text, entry.source) for entry in parsed.notes),

@@ -50,7 +50,7 @@ def test_tflite_targets():
         assert target.activation_dtype is IntegerType.INT8
         assert all(note.source for note in target.notes)
         assert (target.wheels is None) == (name == "android-arm64")
-    boards = [target for name, target in targets.items() if name.startswith("raspberry-pi")]
+    boards = [targets[name] for name in sorted(TFLITE) if name.startswith("raspberry-pi")]
     assert {target.cores for target in boards} == {4}
     assert [target.name for target in boards if target.cpu_features] == ["raspberry-pi-5"]
 

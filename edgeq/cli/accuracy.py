@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from edgeq.cli.console import Console
-from edgeq.cli.subject import Specs, Subject
+from edgeq.cli.subject import Runner, Specs, Subject
 from edgeq.cores import core_count
 from edgeq.evaluate.drop import Drop
 from edgeq.evaluate.run import Evaluation, compare, evaluate, prediction_agreement
@@ -34,6 +34,8 @@ class Accuracy:
     """Of the model that was judged: ``int8``, or a file's name where there is no float model."""
     size_mb: float
     float_size_mb: float | None
+    simulated: str = ""
+    """How the INT8 model was simulated, in words; empty: its own runtime ran it."""
 
     def to_json(self) -> dict[str, Any]:
         """The report ``accuracy``."""
@@ -61,6 +63,7 @@ class Accuracy:
             "models": models,
             "drop": drop or None,
             "agreement": self.agreement,
+            "simulated": self.simulated or None,
             "sessions": {
                 self.name: dict(self.int8.session_details),
                 **({} if self.reference is None else {"float": dict(self.reference.session_details)}),
@@ -80,7 +83,7 @@ class Accuracy:
         return parts
 
     def _sentences(self, budget_points: float | None) -> list[RenderableType]:
-        lines: list[RenderableType] = []
+        lines: list[RenderableType] = [self.simulated] if self.simulated else []
         if self.int8.post is not None:
             post = self.int8.post
             lines.append(
@@ -114,14 +117,16 @@ def measure_accuracy(
                 progress=lambda done, total: progress(f"evaluate {name}", done, total),
             )  # fmt: skip
 
-        reference = subject.reference
+        reference, runner = subject.reference, subject.runner
         judged = subject.label if reference is not None or subject.bundle is not None else subject.name
+        if runner.simulates:
+            judged += " (simulated)"
         float_eval = (
             None
             if reference is None
-            else run("float", reference, _float_runtime(subject), subject.reference_specs or specs)
+            else run("float", reference, _float_runtime(runner), subject.reference_specs or specs)
         )
-        int8_eval = run(judged, subject.artifact, subject.runtime, specs)
+        int8_eval = run(judged, runner.path, runner.runtime, specs)
     drop = agreement = None
     if float_eval is not None:
         drop = compare(float_eval, int8_eval, replicates=replicates)
@@ -134,14 +139,15 @@ def measure_accuracy(
         name=judged,
         size_mb=subject.size_mb,
         float_size_mb=None if reference is None else reference.stat().st_size / 1e6,
+        simulated=runner.note,
     )
 
 
-def _float_runtime(subject: Subject) -> Any:
+def _float_runtime(runner: Runner) -> Any:
     """The subject's own runtime where it loads ONNX, else ONNX Runtime: the reference is always ONNX."""
     from edgeq.runtimes import load_runtime
 
-    return subject.runtime if ".onnx" in subject.runtime.artifact_suffixes else load_runtime("onnxruntime")
+    return runner.runtime if ".onnx" in runner.runtime.artifact_suffixes else load_runtime("onnxruntime")
 
 
 def _resolution(drop: Drop, budget_points: float | None) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from edgeq.cli.remote import DeviceSide
     from edgeq.cli.subject import Subject
     from edgeq.runtimes.base import AuditReport
+    from edgeq.targets import Target
 
 __all__ = ["audit", "audit_at", "audit_json", "audit_of", "disagreements", "reasons_of"]
 
@@ -28,6 +30,10 @@ def audit(
     subject: Annotated[
         Path, typer.Argument(metavar="BUNDLE|MODEL", help="A bundle's folder, or an .onnx or .tflite file.")
     ],
+    target: Annotated[
+        str | None,
+        typer.Option("--target", metavar="NAME|FILE", help="Whose runtime to ask, for a plain model."),
+    ] = None,
     threads: Annotated[int, typer.Option("--threads", min=1, max=1024, help="As it will be run.")] = 1,
     show_all: Annotated[bool, typer.Option("--all", help="List every layer that is not in INT8.")] = False,
     save: Annotated[
@@ -40,16 +46,21 @@ def audit(
     from edgeq.cli.console import Console
     from edgeq.cli.keeping import keep_reports
     from edgeq.cli.subject import open_subject
-    from edgeq.report.terminal import audit_table
+    from edgeq.report.terminal import audit_table, lint_table
+    from edgeq.targets import load_target
 
     console = Console(output)
-    with open_subject(subject, console=console, installed=not on) as judged:
-        if on:
+    profile = None if target is None else load_target(target)
+    if on:
+        with open_subject(subject, console=console, installed=False) as judged:
             return _on_devices(on, judged, threads, console, show_all=show_all, save=save)
-        report = audit_of(judged, threads=threads)
+    with _opened(subject, profile, console) as judged:
+        report = audit_of(judged, threads=threads, target=profile)
         for text in disagreements(report, _layers(judged)):
             console.warn(text)
         console.show(audit_table(report, limit=len(report.layers) if show_all else 20))
+        if report.findings:
+            console.show(lint_table(report.findings, limit=len(report.findings) if show_all else 20))
         if save:
             keep_reports(judged.bundle, {"audit": audit_json(report)}, console)
         console.emit({**audit_json(report), "warnings": console.warnings})
@@ -94,12 +105,21 @@ def audit_at(side: DeviceSide, subject: Subject, *, threads: int) -> AuditReport
     return audit_on(side, subject, threads=threads, reasons=reasons_of(_layers(subject)))
 
 
-def audit_of(subject: Subject, *, threads: int) -> AuditReport:
-    """The audit of a subject, with the reasons of its bundle's plan."""
+def audit_of(subject: Subject, *, threads: int, target: Target | None = None) -> AuditReport:
+    """The audit of a subject, with the reasons of its bundle's plan.
+
+    Args:
+        subject: a bundle or a plain model.
+        threads: as it will be run.
+        target: what it is for; None: the bundle's, where that is still known.
+    """
     from edgeq.runtimes.base import SessionOptions
 
-    reasons = reasons_of(_layers(subject))
-    return subject.runtime.audit(subject.artifact, options=SessionOptions(threads=threads), reasons=reasons)
+    profile = target or _target_of(subject)
+    options = SessionOptions(
+        threads=threads, compute_capability=None if profile is None else profile.compute_capability
+    )
+    return subject.runtime.audit(subject.artifact, options=options, reasons=reasons_of(_layers(subject)))
 
 
 def audit_json(report: AuditReport) -> dict[str, Any]:
@@ -143,6 +163,49 @@ def disagreements(report: AuditReport, layers: Mapping[str, Mapping[str, Any]]) 
                 f"{len(names)} layers are {says}: {', '.join(names[:5])}{more}" + (f" ({why})" if why else "")
             )
     return texts
+
+
+@contextmanager
+def _opened(path: Path, target: Target | None, console: Console) -> Iterator[Subject]:
+    """The subject; a plain model with a target goes to that target's runtime, which need not run here."""
+    from edgeq.cli.subject import Subject, open_subject
+    from edgeq.errors import InputError, ModelError
+    from edgeq.runtimes import load_runtime
+
+    if target is None or path.is_dir():
+        with open_subject(path, console=console) as judged:
+            if target is not None and judged.runtime.name != target.runtime:
+                raise InputError(
+                    f"{path} is a bundle for {judged.runtime.name}, {target.name} has {target.runtime}",
+                    fix="leave --target out",
+                )
+            yield judged
+        return
+    if not path.is_file():
+        raise ModelError(f"there is no bundle or model at {path}", fix="check the path")
+    yield Subject(
+        name=path.stem,
+        artifact=path,
+        size_mb=path.stat().st_size / 1e6,
+        runtime=load_runtime(target.runtime),
+        bundle=None,
+        reference=None,
+        float_artifact=None,
+        specs=None,
+    )
+
+
+def _target_of(subject: Subject) -> Target | None:
+    """The shipped target of a bundle; None: a plain model, or one made for a profile of the user's own."""
+    from edgeq.errors import EdgeqError
+    from edgeq.targets import load_target
+
+    if subject.bundle is None:
+        return None
+    try:
+        return load_target(subject.bundle.manifest.target)
+    except EdgeqError:
+        return None
 
 
 def _layers(subject: Subject) -> dict[str, Mapping[str, Any]]:

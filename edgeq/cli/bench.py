@@ -47,6 +47,9 @@ def bench(
         Path | None, typer.Option("--data", help="Real images for the whole path: data set or folder.")
     ] = None,
     split: Annotated[str, typer.Option("--split", help="Split of the data set.")] = "val",
+    per_layer: Annotated[
+        bool, typer.Option("--per-layer", help="Also the time, precision and kernel of each layer.")
+    ] = False,
     memory: Annotated[bool, typer.Option("--memory/--no-memory", help="Measure peak memory.")] = True,
     save: Annotated[
         bool, typer.Option("--save/--no-save", help="Keep reports/latency.json in the bundle.")
@@ -75,6 +78,7 @@ def bench(
     from edgeq.cli.console import Console
     from edgeq.cli.keeping import keep_reports
     from edgeq.cli.latency import BenchSettings, measure_latency
+    from edgeq.cli.layers import layer_times, layers_json, layers_table
     from edgeq.cli.remote import BenchWish
     from edgeq.cli.subject import open_subject
     from edgeq.data.dataset import open_dataset
@@ -115,6 +119,10 @@ def bench(
         )
         report = latency.to_json()
         console.show(*latency.tables())
+        if per_layer:
+            layers = layer_times(judged, threads=threads, samples=samples)
+            report["layers"] = layers_json(layers)
+            console.show(layers_table(layers, name=latency.judged))
         if save:
             keep_reports(judged.bundle, {"latency": report}, console)
         console.emit({**report, "warnings": console.warnings})

@@ -93,6 +93,7 @@ def _targets() -> list[dict[str, Any]]:
     """Whether this machine is what each target describes."""
     import platform
 
+    from edgeq.runtimes import load_runtime, runs_here
     from edgeq.runtimes.cpu import cpu_flags
     from edgeq.targets import list_targets
 
@@ -107,6 +108,10 @@ def _targets() -> list[dict[str, Any]]:
                     "verdict": f"another architecture ({target.architecture})",
                 }
             )
+            continue
+        if not runs_here(load_runtime(target.runtime, installed=False)):
+            verdict = f"{target.runtime} does not run here: quantise for it here, run it there"
+            out.append({"name": target.name, "here": False, "verdict": verdict})
             continue
         lacking = [entry for entry in target.cpu_features if flags and not flags & set(entry.any_of)]
         why = "; ".join(f"no {' or '.join(entry.any_of)}: {entry.why}" for entry in lacking)

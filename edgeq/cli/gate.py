@@ -93,6 +93,8 @@ def gate(
         known, fresh = _reports(judged, budget, how, console)
         measured = measured_from(known.get("accuracy"), known.get("latency"), size_mb=judged.size_mb)
         report = check(budget, measured)
+        if (known.get("accuracy") or {}).get("simulated"):
+            console.warn(f"accuracy is {known['accuracy']['simulated']}")
         console.show(gate_table(report))
         if save:
             keep_reports(judged.bundle, {**fresh, "gate": report.to_json()}, console)

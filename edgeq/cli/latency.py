@@ -29,7 +29,7 @@ from edgeq.types import PostProcess, Sample, Task, UInt8Array
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-__all__ = ["BenchSettings", "Latency", "Rival", "measure_latency"]
+__all__ = ["BenchSettings", "Latency", "Rival", "fitted_specs", "measure_latency", "prepared_inputs"]
 
 _INPUT_IMAGES = 8
 _STAGE_IMAGES = 32
@@ -141,7 +141,7 @@ def measure_latency(
     sessions: dict[str, Session] = {
         r.name: r.runtime.open_session(r.artifact, options=options[r.name]) for r in (*rivals, own)
     }
-    specs = {r.name: _fitted(r.specs or subject.specs, sessions[r.name]) for r in (*rivals, own)}
+    specs = {r.name: fitted_specs(r.specs or subject.specs, sessions[r.name]) for r in (*rivals, own)}
     share = 1 - _STAGE_SHARE if subject.specs is not None else 1.0
     with console.progress() as progress, Telemetry() as telemetry:
         report = measure(
@@ -178,15 +178,18 @@ def _stage(state: LoopProgress) -> tuple[str, int, int]:
     return state.phase, int(min(state.elapsed_s, state.duration_s) * 10), max(1, int(state.duration_s * 10))
 
 
-def _fitted(specs: Specs | None, session: Session) -> Specs | None:
+def fitted_specs(specs: Specs | None, session: Session) -> Specs | None:
+    """The specs with the input's layout as the session has it."""
     return None if specs is None else specs.fitted(session)
 
 
 def _contestant(name: str, session: Session, specs: Specs | None, samples: Sequence[Sample]) -> Contestant:
-    return Contestant(name, session.infer, _inputs(session, specs, samples))
+    return Contestant(name, session.infer, prepared_inputs(session, specs, samples))
 
 
-def _inputs(session: Session, specs: Specs | None, samples: Sequence[Sample]) -> list[npt.NDArray[Any]]:
+def prepared_inputs(
+    session: Session, specs: Specs | None, samples: Sequence[Sample]
+) -> list[npt.NDArray[Any]]:
     """Prepared inputs: of real images, or of a made-up one, or noise where the specs are not known."""
     if specs is None:
         info = session.inputs[0]

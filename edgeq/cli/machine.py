@@ -11,7 +11,7 @@ from edgeq.cores import core_count
 
 __all__ = ["cpu_model", "installed_version", "machine_facts", "tool_versions"]
 
-_PACKAGES = ("numpy", "onnx", "onnx-ir", "onnxruntime", "opencv-python-headless")
+_PACKAGES = ("numpy", "onnx", "onnx-ir", "onnxruntime", "opencv-python-headless", "openvino")
 
 
 def machine_facts() -> dict[str, object]:

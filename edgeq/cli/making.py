@@ -136,7 +136,7 @@ def _finish(
     """Lower, audit, measure and write."""
     artifact = order.runtime.lower(graph, work, options=_lower_options(order))
     float_artifact = _float_artifact(order, model, work)
-    options = SessionOptions(threads=order.target.threads)
+    options = SessionOptions(threads=order.target.threads, compute_capability=order.target.compute_capability)
     audit = order.runtime.audit(artifact.path, options=options, reasons=reasons_of(layers))
     for text in disagreements(audit, layers):
         console.warn(text)

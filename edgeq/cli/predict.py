@@ -55,6 +55,8 @@ def predict(
     pixels = read_image(image)
     with open_subject(subject, console=console, overrides=spec.overrides(), installed=not on) as judged:
         post = PostProcess(confidence=confidence, iou=iou, multi_label=False, max_detections=100)
+        if not on and judged.runner.note:
+            console.warn(judged.runner.note)
         found = (
             _infer_on(on, judged, image, post, threads, console)
             if on
@@ -79,7 +81,8 @@ def _infer(subject: Subject, pixels: UInt8Array, post: Any, threads: int) -> Det
     from edgeq.runtimes.base import SessionOptions
     from edgeq.types import Task
 
-    session = subject.runtime.open_session(subject.artifact, options=SessionOptions(threads=threads))
+    runner = subject.runner
+    session = runner.runtime.open_session(runner.path, options=SessionOptions(threads=threads))
     specs = subject.known.fitted(session)
     tensor, geometry = preprocess(pixels, specs.input)
     outputs = session.infer(tensor)

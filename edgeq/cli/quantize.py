@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from edgeq.gate import Budget
     from edgeq.model.source import FloatModel
     from edgeq.quantize.recipe import Recipe
+    from edgeq.quantize.scheme import Scheme
     from edgeq.runtimes.base import Runtime, Session
     from edgeq.targets import Target
     from edgeq.types import ModelPrecision, PostProcess, Task
@@ -178,7 +179,7 @@ def quantize(
         force=force,
         target=profile,
         runtime=runtime,
-        recipe=_tuned_to(recipe, budget, all_integer=precision.integer_io),
+        recipe=_tuned_to(recipe, budget, runtime.scheme(profile), all_integer=precision.integer_io),
         images=ImageChoice(calib, calib_split, calib_images, eval_data, eval_split, measured, allow_overlap),
         budget=budget,
         post=PostProcess(confidence=post.confidence, iou=post.iou),
@@ -208,8 +209,9 @@ def _check_room(source: Path) -> None:
         )
 
 
-def _tuned_to(flags: RecipeFlags, budget: Budget, *, all_integer: bool) -> Recipe:
-    """The recipe, its tuning aimed at the budget unless a recipe file says what to aim at.
+def _tuned_to(flags: RecipeFlags, budget: Budget, scheme: Scheme, *, all_integer: bool) -> Recipe:
+    """The recipe, its tuning aimed at the budget, or as the runtime's scheme says where there is none; a
+    recipe file says itself what to aim at.
 
     Devices that compute in integers only cannot keep a layer in float, whatever it costs.
     """
@@ -217,8 +219,10 @@ def _tuned_to(flags: RecipeFlags, budget: Budget, *, all_integer: bool) -> Recip
     if all_integer and flags.recipe_file is None:
         return replace(recipe, float_heads=False, max_predicted_drop=None)
     limit = budget.max_map_drop if budget.max_map_drop is not None else budget.max_top1_drop
-    if limit is None or flags.recipe_file is not None:
+    if flags.recipe_file is not None:
         return recipe
+    if limit is None:
+        return replace(recipe, max_predicted_drop=scheme.default_predicted_drop)
     return replace(recipe, max_predicted_drop=_PREDICTED_SHARE * limit)
 
 

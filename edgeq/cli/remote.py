@@ -33,8 +33,8 @@ from edgeq.device.predictions import Predictor, image_files
 from edgeq.device.worker import Worker
 from edgeq.evaluate.run import Evaluation, compare, evaluate, evaluation_of, prediction_agreement
 from edgeq.model.decode import decode_classes, decode_detections
-from edgeq.runtimes import missing_modules
-from edgeq.runtimes.base import AuditReport, LayerAudit, SessionOptions
+from edgeq.runtimes import load_runtime, missing_modules, runs_here
+from edgeq.runtimes.base import AuditReport, LayerAudit, Runtime, SessionOptions
 from edgeq.types import Dataset, Detections, Float32Array, PostProcess, Sample, Task
 
 if TYPE_CHECKING:
@@ -176,8 +176,6 @@ class HostSide:
     @classmethod
     def of(cls, subject: Subject, dataset: Dataset, post: PostProcess, console: Console) -> HostSide:
         """Float metrics on all images, the artifact's predictions on a few."""
-        from edgeq.cli.accuracy import _float_runtime
-
         options = SessionOptions(threads=core_count())
         float_eval, found = None, None
         sample = select(dataset, min(PARITY_IMAGES, len(dataset.samples)))
@@ -189,7 +187,7 @@ class HostSide:
                     session, dataset, spec=specs.input, head=specs.head, post=post, workers=core_count(),
                     progress=lambda done, total: progress("evaluate float here", done, total),
                 )  # fmt: skip
-        if not missing_modules(subject.runtime):
+        if not missing_modules(subject.runtime) and runs_here(subject.runtime):
             found = _reference_predictions(subject, sample, post, options)
         return cls(float_eval, sample, found)
 
@@ -442,7 +440,14 @@ def _entrant(rival: Rival, subject: Subject) -> Entrant:
 
 
 def _judged(subject: Subject, compared: bool) -> str:
-    return "int8" if subject.bundle is not None or compared else subject.name
+    return subject.label if subject.bundle is not None or compared else subject.name
+
+
+def _float_runtime(subject: Subject) -> Runtime:
+    """Runs the float ONNX model here: the subject's own runtime where it can, else ONNX Runtime."""
+    own = subject.runtime
+    loads = ".onnx" in own.artifact_suffixes and not missing_modules(own) and runs_here(own)
+    return own if loads else load_runtime("onnxruntime")
 
 
 def _device_findings(side: DeviceSide, drift: Sequence[Drift], rate: RateReport | None) -> list[Finding]:

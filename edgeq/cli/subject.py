@@ -11,14 +11,14 @@ from pathlib import Path
 from edgeq.bundle.read import Bundle, open_bundle
 from edgeq.cli.console import Console
 from edgeq.cli.extras import require_host
-from edgeq.errors import DataError, ModelError, SpecError
+from edgeq.errors import DataError, ModelError, SpecError, UnavailableError
 from edgeq.model.fitting import fit_specs
 from edgeq.model.presets import SpecOverrides
-from edgeq.runtimes import load_runtime, runtime_for
+from edgeq.runtimes import load_runtime, runs_here, runtime_for
 from edgeq.runtimes.base import Runtime, Session, SessionOptions
 from edgeq.types import HeadSpec, InputSpec, PostProcess
 
-__all__ = ["Specs", "Subject", "load_float", "open_subject"]
+__all__ = ["Runner", "Specs", "Subject", "load_float", "open_subject"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,26 @@ class Specs:
             SpecError: it is another model.
         """
         return Specs(*fit_specs(self.input, self.head, session.inputs, session.outputs))
+
+
+@dataclass(frozen=True)
+class Runner:
+    """What gives a subject's answers on this machine."""
+
+    runtime: Runtime
+    path: Path
+    simulates: str = ""
+    """Name of the runtime that is not here, for which ONNX Runtime runs the QDQ model; empty: it is here."""
+
+    @property
+    def note(self) -> str:
+        """Said wherever numbers come of it; empty where nothing is simulated."""
+        if not self.simulates:
+            return ""
+        return (
+            f"simulated: {self.simulates} does not run on this machine, so ONNX Runtime ran the QDQ model; "
+            "the device may round differently"
+        )
 
 
 @dataclass(frozen=True)
@@ -70,6 +90,25 @@ class Subject:
         if self.specs is None:
             raise SpecError(self.unknown or f"input and head of {self.artifact} are not known")
         return self.specs
+
+    @property
+    def runner(self) -> Runner:
+        """The subject's own runtime and artifact, or their simulation.
+
+        Raises:
+            UnavailableError: the runtime does not run here, and there is no QDQ model to simulate with.
+        """
+        if runs_here(self.runtime):
+            return Runner(self.runtime, self.artifact)
+        onnx = self.artifact if self.artifact.suffix == ".onnx" else None
+        qdq = onnx or (None if self.bundle is None else self.bundle.qdq_path)
+        if qdq is None:
+            raise UnavailableError(
+                f"{self.runtime.name} does not run on this machine, and {self.name} holds no QDQ model "
+                "to simulate it with",
+                fix=self.runtime.install,
+            )
+        return Runner(load_runtime("onnxruntime"), qdq, simulates=self.runtime.name)
 
     @property
     def post(self) -> PostProcess | None:

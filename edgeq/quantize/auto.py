@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
 
 from edgeq.cores import core_count
-from edgeq.quantize.graph import silu_of, tail_nodes, users
-from edgeq.quantize.grid import Affine, Range, affine
+from edgeq.quantize.graph import is_depthwise, silu_of, tail_nodes, users
+from edgeq.quantize.grid import Affine, ChannelAffine, Range, affine, channel_affine
 from edgeq.quantize.head_range import head_range, is_head
 from edgeq.quantize.local_error import LocalModel
 from edgeq.quantize.observe import KNOWN_RANGES, session_with_outputs
@@ -59,7 +60,7 @@ def choose_grids(
     tail = tail_nodes(model.graph)
     symmetric = scheme.symmetric_activations if recipe.symmetric is None else recipe.symmetric
     grids: dict[str, TensorPlan] = {}
-    undecided: list[tuple[ir.Value, dict[str, Affine]]] = []
+    undecided: list[tuple[ir.Value, dict[str, TensorPlan]]] = []
     for node in model.graph:
         if node.op_type in KNOWN_RANGES and node not in tail:
             name = node.outputs[0].name or ""
@@ -73,35 +74,55 @@ def choose_grids(
         rule = rules.get(producer.name or "") if producer is not None else None
         method = rule.range if rule is not None and rule.range is not None else recipe.range
         observed = statistics.tensors[name]
+        channels = _feeds_depthwise_only(value) if scheme.depthwise_channel_grids else False
         if method is not RangeMethod.AUTO:
             interval = choose_range(
                 method, observed, dtype=scheme.activation_dtype, symmetric=symmetric,
                 activation=silu if _feeds_silu_only(value) else None,
             )  # fmt: skip
-            grids[name] = TensorPlan(
-                name, affine(interval, scheme.activation_dtype, symmetric=symmetric), method.value
+            ranges = {method.value: interval}
+        elif is_head(value, tail):
+            whole_range = choose_range(
+                RangeMethod.MINMAX, observed, dtype=scheme.activation_dtype, symmetric=symmetric
             )
-            continue
-        if is_head(value, tail):
-            interval = head_range(
-                value,
-                choose_range(
-                    RangeMethod.MINMAX, observed, dtype=scheme.activation_dtype, symmetric=symmetric
-                ),
-            )
-            grids[name] = TensorPlan(
-                name, affine(interval, scheme.activation_dtype, symmetric=symmetric), "head"
-            )
-            continue
-        ranges = _candidates(observed, scheme, symmetric=symmetric, before_silu=_feeds_silu_only(value))
-        undecided.append(
-            (
-                value,
-                {key: affine(r, scheme.activation_dtype, symmetric=symmetric) for key, r in ranges.items()},
-            )
-        )
+            ranges = {"head": head_range(value, whole_range)}
+        else:
+            ranges = _candidates(observed, scheme, symmetric=symmetric, before_silu=_feeds_silu_only(value))
+        plans = _plans(name, ranges, observed, scheme, symmetric=symmetric, channels=channels)
+        if method is RangeMethod.AUTO and "head" not in ranges:
+            undecided.append((value, plans))
+        else:
+            (grids[name],) = plans.values()
     grids.update(_least_noise(model, scheme, undecided, tail, images, progress))
     return grids
+
+
+def _plans(
+    name: str,
+    ranges: Mapping[str, Range],
+    observed: TensorStatistics,
+    scheme: Scheme,
+    *,
+    symmetric: bool,
+    channels: bool,
+) -> dict[str, TensorPlan]:
+    """Range method -> the tensor's plan with that range.
+
+    A channel's own range is its observed one as far as it lies within the tensor's; with the moving average
+    it is the one of its average image.
+    """
+    dtype, seen = scheme.activation_dtype, observed.channels
+    plans = {
+        key: TensorPlan(name, affine(whole, dtype, symmetric=symmetric), key) for key, whole in ranges.items()
+    }
+    if not channels or seen is None:
+        return plans
+    for key, whole in ranges.items():
+        mean = key == RangeMethod.MOVING_AVERAGE.value
+        low = seen.mean_low if mean else np.maximum(seen.low, whole.low)
+        high = seen.mean_high if mean else np.minimum(seen.high, whole.high)
+        plans[key] = replace(plans[key], channels=channel_affine(low, high, dtype, symmetric=symmetric))
+    return plans
 
 
 def _recorded(model: ir.Model, statistics: Statistics) -> list[ir.Value]:
@@ -116,6 +137,11 @@ def _feeds_silu_only(value: ir.Value) -> bool:
         if found is not None and found[1] is value and set(readers) == {found[0], node}:
             return True
     return False
+
+
+def _feeds_depthwise_only(value: ir.Value) -> bool:
+    readers = users(value)
+    return bool(readers) and all(is_depthwise(node) and node.inputs[0] is value for node in readers)
 
 
 def _candidates(
@@ -155,7 +181,7 @@ def _close(first: Range, second: Range, span: float) -> bool:
 def _least_noise(
     model: ir.Model,
     scheme: Scheme,
-    undecided: Sequence[tuple[ir.Value, Mapping[str, Affine]]],
+    undecided: Sequence[tuple[ir.Value, Mapping[str, TensorPlan]]],
     tail: set[ir.Node],
     images: Sequence[Float32Array],
     progress: Callable[[int, int], None] | None,
@@ -164,25 +190,26 @@ def _least_noise(
     if not undecided:
         return {}
     dtype = scheme.activation_dtype.value
-    models = [(LocalModel(model, value, tail, dtype), grids) for value, grids in undecided]
+    models = [(LocalModel(model, value, tail, dtype), plans) for value, plans in undecided]
     computed = {value.name for node in model.graph for value in node.outputs}
     wanted = (name for local, _ in models for name in local.needed if name in computed)
     session, input_name, names = session_with_outputs(model, wanted)
-    noise = [np.zeros(len(grids)) for _, grids in models]
+    noise = [np.zeros(len(plans)) for _, plans in models]
     with ThreadPoolExecutor(max_workers=core_count()) as pool:
         for done, image in enumerate(images, start=1):
             values = dict(zip(names, session.run(names, {input_name: image}), strict=True))
             values[input_name] = image
-            errors = [pool.submit(local.error, values, list(grids.values())) for local, grids in models]
+            errors = [pool.submit(local.error, values, _grids(plans)) for local, plans in models]
             for total, error in zip(noise, errors, strict=True):
                 total += error.result()
             if progress is not None:
                 progress(done, len(images))
-    plans: dict[str, TensorPlan] = {}
-    for total, (local, grids) in zip(noise, models, strict=True):
+    chosen: dict[str, TensorPlan] = {}
+    for total, (local, plans) in zip(noise, models, strict=True):
         best = int(np.argmin(total))
-        method = list(grids)[best]
-        plans[local.tensor] = TensorPlan(
-            local.tensor, grids[method], method, float(total[best]) / len(images)
-        )
-    return plans
+        chosen[local.tensor] = replace(list(plans.values())[best], noise=float(total[best]) / len(images))
+    return chosen
+
+
+def _grids(plans: Mapping[str, TensorPlan]) -> list[Affine | ChannelAffine]:
+    return [plan.channels or plan.grid for plan in plans.values()]

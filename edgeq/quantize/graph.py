@@ -10,6 +10,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 __all__ = [
+    "ACTIVATION_OPS",
     "COMPUTE_OPS",
     "activation_output",
     "add_constant",
@@ -31,6 +32,8 @@ _WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm"})
 _ACTIVATIONS = frozenset(
     {"Relu", "Clip", "LeakyRelu", "HardSwish", "HardSigmoid", "Sigmoid", "PRelu", "Elu", "Gelu"}
 )
+ACTIVATION_OPS = _ACTIVATIONS | {"Mul"}
+"""What runtimes fuse into the convolution before it; SiLU and gates end in a multiplication."""
 
 
 def node_name(node: ir.Node) -> str:

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgeq.types import IntegerType
+from edgeq.types import Float32Array, IntegerType
 
-__all__ = ["Affine", "Range", "affine", "fake_quantize", "qdq_domain"]
+__all__ = ["Affine", "ChannelAffine", "Range", "affine", "channel_affine", "fake_quantize", "qdq_domain"]
 
 _SMALLEST_SCALE = 1e-9
 """A constant zero tensor still needs a scale that is a normal float32."""
@@ -47,6 +47,17 @@ class Affine:
         return Range((low - self.zero_point) * self.scale, (high - self.zero_point) * self.scale)
 
 
+@dataclass(frozen=True, eq=False)
+class ChannelAffine:
+    """Quantisation with one grid per channel of axis 1."""
+
+    scale: Float32Array
+    """(c,)"""
+    zero_point: npt.NDArray[Any]
+    """(c,) of ``dtype``."""
+    dtype: IntegerType
+
+
 def affine(interval: Range, dtype: IntegerType, *, symmetric: bool) -> Affine:
     """Scale and zero point for an interval, widened to hold zero exactly.
 
@@ -63,11 +74,31 @@ def affine(interval: Range, dtype: IntegerType, *, symmetric: bool) -> Affine:
     return Affine(scale, int(np.clip(round(q_low - low / scale), q_low, q_high)), dtype)
 
 
-def fake_quantize(values: npt.NDArray[Any], grid: Affine) -> npt.NDArray[Any]:
-    """Values rounded to the grid, half to even as ONNX does, and back; any shape."""
+def channel_affine(
+    low: npt.NDArray[Any], high: npt.NDArray[Any], dtype: IntegerType, *, symmetric: bool
+) -> ChannelAffine:
+    """The grids of :func:`affine` for the intervals of all channels, (c,) each."""
+    grids = [
+        affine(Range(float(a), float(b)), dtype, symmetric=symmetric) for a, b in zip(low, high, strict=True)
+    ]
+    return ChannelAffine(
+        np.asarray([grid.scale for grid in grids], np.float32),
+        np.asarray([grid.zero_point for grid in grids], dtype.value),
+        dtype,
+    )
+
+
+def fake_quantize(values: npt.NDArray[Any], grid: Affine | ChannelAffine) -> npt.NDArray[Any]:
+    """Values rounded to the grid, half to even as ONNX does, and back; any shape, or (1, c, ...) with
+    grids per channel."""
     q_low, q_high = grid.dtype.limits
-    quantised = np.clip(np.rint(values / grid.scale) + grid.zero_point, q_low, q_high)
-    return np.asarray((quantised - grid.zero_point) * grid.scale)
+    scale: npt.NDArray[Any] | float = grid.scale
+    zero: npt.NDArray[Any] | float = grid.zero_point
+    if isinstance(grid, ChannelAffine):
+        shape = [-1 if axis == 1 else 1 for axis in range(values.ndim)]
+        scale, zero = grid.scale.reshape(shape), grid.zero_point.astype(np.float32).reshape(shape)
+    quantised = np.clip(np.rint(values / scale) + zero, q_low, q_high)
+    return np.asarray((quantised - zero) * scale)
 
 
 def _scale(value: float) -> float:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from edgeq.quantize.graph import add_constant, constant_array, node_name, weight_axis
-from edgeq.quantize.grid import Affine, qdq_domain
+from edgeq.quantize.grid import Affine, ChannelAffine, qdq_domain
 from edgeq.quantize.plan import Plan, TensorPlan
 from edgeq.quantize.recipe import Precision
 from edgeq.quantize.weights import quantize_bias, quantize_weight, smallest_weight_scale
@@ -71,13 +71,17 @@ def _insert_pair(
     if not uses and not becomes_output:
         return
     name = value.name or ""
-    scale, zero = _grid_constants(graph, name, tensor.grid)
+    scale, zero = _grid_constants(graph, name, tensor.channels or tensor.grid)
+    axis = {"axis": 1} if tensor.channels else {}
     domain = _domain(graph, tensor.grid.dtype.value)
-    quantise = ir.node("QuantizeLinear", [value, scale, zero], name=f"{name}_QuantizeLinear", domain=domain)
+    quantise = ir.node(
+        "QuantizeLinear", [value, scale, zero], axis, name=f"{name}_QuantizeLinear", domain=domain
+    )
     quantise.outputs[0].name = f"{name}_quantized"
     restore = ir.node(
         "DequantizeLinear",
         [quantise.outputs[0], scale, zero],
+        axis,
         name=f"{name}_DequantizeLinear",
         domain=domain,
     )
@@ -103,7 +107,7 @@ def _domain(graph: ir.Graph, dtype: str) -> str:
     return domain
 
 
-def _grid_constants(graph: ir.Graph, name: str, grid: Affine) -> tuple[ir.Value, ir.Value]:
+def _grid_constants(graph: ir.Graph, name: str, grid: Affine | ChannelAffine) -> tuple[ir.Value, ir.Value]:
     scale = add_constant(graph, f"{name}_scale", np.asarray(grid.scale, np.float32))
     zero = add_constant(graph, f"{name}_zero_point", np.asarray(grid.zero_point, grid.dtype.value))
     return scale, zero
@@ -136,12 +140,15 @@ def _quantise_constants(graph: ir.Graph, node: ir.Node, plan: Plan) -> None:
     if weight is None or weight_value is None:
         return
     source = plan.tensors.get(node.inputs[0].name or "") if node.inputs[0] is not None else None
-    bias = _integer_bias(node, weight) if source is not None and plan.quantize_bias else None
-    quantised = quantize_weight(
+    # The scale of an int32 bias is one input scale times the weight's, so not with a grid per channel.
+    whole = source is not None and source.channels is None
+    bias = _integer_bias(node, weight) if whole and plan.quantize_bias else None
+    quantised = plan.weights.get(node_name(node)) or quantize_weight(
         weight,
         axis=weight_axis(node),
         granularity=plan.granularity,
         method=plan.weight_range,
+        bits=plan.weight_bits,
         smallest_scale=smallest_weight_scale(bias, source.grid.scale) if bias is not None and source else 0.0,
     )
     name = weight_value.name or node_name(node)

@@ -19,7 +19,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 
 from edgeq.quantize.graph import COMPUTE_OPS, activation_output, node_name, users
-from edgeq.quantize.grid import Affine, fake_quantize, qdq_domain
+from edgeq.quantize.grid import Affine, ChannelAffine, fake_quantize, qdq_domain
 from edgeq.quantize.ort import cpu_session
 from edgeq.types import Float32Array
 
@@ -64,7 +64,9 @@ class LocalModel:
         region = self._region
         return (self.tensor,) if region is None else (self.tensor, *region.side_inputs, *region.outputs)
 
-    def error(self, values: Mapping[str, Float32Array], grids: Sequence[Affine]) -> npt.NDArray[np.float64]:
+    def error(
+        self, values: Mapping[str, Float32Array], grids: Sequence[Affine | ChannelAffine]
+    ) -> npt.NDArray[np.float64]:
         """Noise-to-signal ratio of each candidate grid on one image, (candidates,).
 
         Args:
@@ -75,7 +77,12 @@ class LocalModel:
         signals = [_Signal.of(values[name]) for name in outputs]
         return np.asarray([self._error(values, grid, signals) for grid in grids])
 
-    def _error(self, values: Mapping[str, Float32Array], grid: Affine, signals: Sequence[_Signal]) -> float:
+    def _error(
+        self,
+        values: Mapping[str, Float32Array],
+        grid: Affine | ChannelAffine,
+        signals: Sequence[_Signal],
+    ) -> float:
         if self._session is None or self._region is None:
             rounded = [np.asarray(fake_quantize(values[self.tensor], grid), np.float32)]
         else:
@@ -175,11 +182,15 @@ def _small_model(model: ir.Model, tensor: ir.Value, region: _Region, dtype: str)
     values: dict[str, ir.Value] = {}
     for name in (tensor.name or "", *region.side_inputs):
         values[name] = ir.Value(name=name, type=ir.TensorType(ir.DataType.FLOAT))
-    scale = ir.Value(name="_scale", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape([]))
-    zero = ir.Value(name="_zero", type=ir.TensorType(grid_type), shape=ir.Shape([]))
+    # Of unknown rank: one scale, or one for each channel.
+    scale = ir.Value(name="_scale", type=ir.TensorType(ir.DataType.FLOAT))
+    zero = ir.Value(name="_zero", type=ir.TensorType(grid_type))
     graph_inputs = [*values.values(), scale, zero]
-    quantise = ir.node("QuantizeLinear", [values[tensor.name or ""], scale, zero], name="_q", domain=domain)
-    restore = ir.node("DequantizeLinear", [quantise.outputs[0], scale, zero], name="_dq", domain=domain)
+    axis = {"axis": 1}
+    quantise = ir.node(
+        "QuantizeLinear", [values[tensor.name or ""], scale, zero], axis, name="_q", domain=domain
+    )
+    restore = ir.node("DequantizeLinear", [quantise.outputs[0], scale, zero], axis, name="_dq", domain=domain)
     values[tensor.name or ""] = restore.outputs[0]
     initializers: dict[str, ir.Value] = {}
     nodes = [quantise, restore]

@@ -18,6 +18,7 @@ from edgeq.data.stream import iter_tensors
 from edgeq.model.source import FloatModel
 from edgeq.quantize.auto import choose_grids
 from edgeq.quantize.cache import StatisticsCache, default_cache_folder
+from edgeq.quantize.compensate import compensated_heads
 from edgeq.quantize.drift import OutputDrift, has_rows
 from edgeq.quantize.equalize import equalize_depthwise
 from edgeq.quantize.insert import model_bytes
@@ -32,6 +33,7 @@ from edgeq.quantize.sensitivity import Harm, OutputNoise
 from edgeq.quantize.statistics import Statistics, merge_statistics
 from edgeq.quantize.teacher import LayerError
 from edgeq.quantize.tune import Tuned, TuningStep, tune
+from edgeq.quantize.weights import QuantisedWeight
 from edgeq.types import Float32Array, Sample
 
 __all__ = ["CalibrationSet", "LayerReport", "Quantized", "default_cache_folder", "quantize"]
@@ -41,9 +43,9 @@ Progress = Callable[[str, int, int], None]
 _CHUNK_IMAGES = 16
 """Statistics are kept after every so many images, so that an interrupted run goes on from there."""
 _RANGE_IMAGES = 4
-_ERROR_IMAGES = 12
+_ERROR_IMAGES = 8
 _PREDICTION_IMAGES = 24
-_RANKING_IMAGES = 4
+_RANKING_IMAGES = 8
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,8 @@ def quantize(
     report = progress or (lambda stage, done, total: None)
     with clock("calibrate"):
         statistics, cache_hit = _statistics(model, calibration, cache_folder, report)
-    if recipe.depthwise_equalization:
+    equalize = recipe.depthwise_equalization
+    if scheme.equalize_depthwise if equalize is None else equalize:
         with clock("equalize"):
             model, changed = equalize_depthwise(model, statistics)
         if changed:
@@ -144,14 +147,18 @@ def quantize(
             progress=lambda done, total: report("ranges", done, total),
         )  # fmt: skip
 
+    with clock("weights"):
+        images = _tensors(model, calibration, _ERROR_IMAGES)
+        weights = _compensated(graph, images, scheme, recipe)
+
     def make_plan(kept: Mapping[str, str], shifts: Mapping[str, Float32Array]) -> Plan:
-        return build_plan(graph, scheme, recipe, grids, kept_float=kept, bias_shifts=shifts)
+        return build_plan(graph, scheme, recipe, grids, kept_float=kept, bias_shifts=shifts, weights=weights)
 
     with clock("tune"):
-        images = _tensors(model, calibration, _ERROR_IMAGES)
         predictor = _predictor(model, calibration, recipe)
         tuned = tune(
-            graph, recipe, make_plan, images, predictor, harm=lambda: _harm(graph, model, images),
+            graph, recipe, make_plan, images, predictor,
+            harm=lambda: _harm(graph, model, images), max_layers=scheme.max_float_layers,
             progress=lambda done, total: report("tune", done, total),
         )  # fmt: skip
     return Quantized(
@@ -165,6 +172,18 @@ def quantize(
         timings_s=clock.seconds,
         cache_hit=cache_hit,
     )
+
+
+def _compensated(
+    graph: ir.Model, images: list[Float32Array], scheme: Scheme, recipe: Recipe
+) -> dict[str, QuantisedWeight]:
+    """Weights of the prediction layers, where these are INT8; a bias in int32 may ask for other scales."""
+    if not recipe.weight_compensation or scheme.quantize_bias or (recipe.float_heads and scheme.float_heads):
+        return {}
+    return compensated_heads(
+        graph, images, granularity=recipe.granularity, method=recipe.weight_range,
+        bits=recipe.weight_bits or scheme.weight_bits,
+    )  # fmt: skip
 
 
 class _Clock:

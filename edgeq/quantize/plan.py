@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from edgeq.quantize.grid import Affine
+from edgeq.quantize.grid import Affine, ChannelAffine
 from edgeq.quantize.recipe import Granularity, Precision, RangeMethod
+from edgeq.quantize.weights import QuantisedWeight
 from edgeq.types import Float32Array
 
 __all__ = ["OpPlan", "Plan", "TensorPlan"]
@@ -33,6 +34,8 @@ class TensorPlan:
     """Range method that gave it, ``head``, ``fixed`` or ``shared with TENSOR``."""
     noise: float | None = None
     """Noise-to-signal ratio that rounding it causes in the layers that read it, where measured."""
+    channels: ChannelAffine | None = None
+    """A grid for each channel, which goes before ``grid``; that then spans all of them."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +50,11 @@ class Plan:
     granularity: Granularity
     weight_range: RangeMethod
     quantize_bias: bool
+    weight_bits: int = 8
     bias_shifts: Mapping[str, Float32Array] = field(default_factory=dict)
     """Node name -> (output channels,) to be added to its bias."""
+    weights: Mapping[str, QuantisedWeight] = field(default_factory=dict)
+    """Node name -> its weight, where that is not simply rounded."""
 
     @property
     def int8_ops(self) -> tuple[OpPlan, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
 
@@ -12,7 +12,8 @@ from edgeq.quantize.plan import Plan, TensorPlan
 from edgeq.quantize.precision import assign_precisions
 from edgeq.quantize.recipe import Precision, Recipe
 from edgeq.quantize.scheme import Scheme
-from edgeq.quantize.tensors import grid_roots, quantised_values
+from edgeq.quantize.tensors import grid_roots, joined_outputs, quantised_values
+from edgeq.quantize.weights import QuantisedWeight
 from edgeq.types import Float32Array
 
 __all__ = ["build_plan"]
@@ -26,6 +27,7 @@ def build_plan(
     *,
     kept_float: Mapping[str, str] | None = None,
     bias_shifts: Mapping[str, Float32Array] | None = None,
+    weights: Mapping[str, QuantisedWeight] | None = None,
 ) -> Plan:
     """Statistics (as grids), scheme and recipe, resolved.
 
@@ -36,6 +38,7 @@ def build_plan(
         grids: of every recorded tensor, from :func:`edgeq.quantize.auto.choose_grids`.
         kept_float: nodes that tuning keeps in float, with the reason.
         bias_shifts: node name -> correction of its bias.
+        weights: node name -> its weight, where that is not simply rounded.
 
     Raises:
         RecipeError: a rule that matches nothing.
@@ -44,24 +47,40 @@ def build_plan(
     ops = assign_precisions(model, scheme, recipe, kept_float=kept_float)
     values = quantised_values(model, scheme, ops)
     roots = grid_roots(model, scheme, ops, values)
-    tensors = {value.name or "": _tensor_plan(value, roots[value], grids) for value in values}
+    joined = joined_outputs(model, scheme, ops)
+    tensors = {
+        value.name or "": _tensor_plan(value, joined.get(value, [roots[value]]), grids) for value in values
+    }
     shifts = {
         name: shift
         for name, shift in (bias_shifts or {}).items()
         if ops[name].precision is Precision.INT8 and ops[name].op_type != "MatMul"
     }
     return Plan(
-        scheme.runtime, ops, tensors, recipe.granularity, recipe.weight_range, scheme.quantize_bias, shifts
+        runtime=scheme.runtime,
+        ops=ops,
+        tensors=tensors,
+        granularity=recipe.granularity,
+        weight_range=recipe.weight_range,
+        weight_bits=recipe.weight_bits or scheme.weight_bits,
+        quantize_bias=scheme.quantize_bias,
+        bias_shifts=shifts,
+        weights=weights or {},
     )
 
 
-def _tensor_plan(value: ir.Value, root: ir.Value, grids: Mapping[str, TensorPlan]) -> TensorPlan:
+def _tensor_plan(value: ir.Value, sources: Sequence[ir.Value], grids: Mapping[str, TensorPlan]) -> TensorPlan:
+    """Its own grid, or the widest of those that it may have to share."""
     name = value.name or ""
-    source = _recorded_source(root, grids)
+    source = max((_recorded_source(entry, grids) for entry in sources), key=lambda key: _span(grids[key]))
     found = grids[source]
     if source == name:
         return found
     return TensorPlan(name, found.grid, f"shared with {source}")
+
+
+def _span(tensor: TensorPlan) -> float:
+    return tensor.grid.range.high - tensor.grid.range.low
 
 
 def _recorded_source(value: ir.Value, grids: Mapping[str, TensorPlan]) -> str:

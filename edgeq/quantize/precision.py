@@ -20,7 +20,7 @@ from edgeq.quantize.graph import (
 )
 from edgeq.quantize.plan import OpPlan
 from edgeq.quantize.recipe import Precision, Recipe, Rule
-from edgeq.quantize.scheme import Scheme
+from edgeq.quantize.scheme import Placement, Scheme
 
 __all__ = ["assign_precisions", "block_of", "matching_rules"]
 
@@ -44,7 +44,9 @@ def assign_precisions(
     tail = tail_nodes(model.graph)
     reasons: dict[ir.Node, str | None] = {}
     rules = matching_rules(model, recipe.rules)
-    heads = {node for node in head_nodes(model.graph, tail) if node.op_type not in scheme.float_output_ops}
+    found = head_nodes(model.graph, tail)
+    few = len(found) <= scheme.few_float_heads
+    heads = {node for node in found if few or node.op_type not in scheme.float_output_ops}
     heads = heads if recipe.float_heads and scheme.float_heads else set()
     for node in model.graph:
         name = node_name(node)
@@ -64,7 +66,7 @@ def assign_precisions(
             reasons[node] = kept_float[name]
         else:
             reasons[node] = None
-    _settle_helpers(model, reasons)
+    _settle_helpers(model, scheme, reasons)
     return {
         node_name(node): OpPlan(
             node_name(node),
@@ -121,7 +123,7 @@ def _constant_weight(node: ir.Node) -> bool:
     return constant_array(node.inputs[1]) is not None
 
 
-def _settle_helpers(model: ir.Model, reasons: dict[ir.Node, str | None]) -> None:
+def _settle_helpers(model: ir.Model, scheme: Scheme, reasons: dict[ir.Node, str | None]) -> None:
     """Ops between convolutions are INT8 only where INT8 tensors reach them or are wanted from them.
 
     An activation goes with its convolution; any other op stays float between float neighbours, since
@@ -132,14 +134,20 @@ def _settle_helpers(model: ir.Model, reasons: dict[ir.Node, str | None]) -> None
             for follower in activation_output(node.outputs[0])[0]:
                 if reasons[follower] is None:
                     reasons[follower] = "activation of a float layer"
-    reached = _reached(model, reasons)
+    reached = _reached(model, scheme, reasons)
     for node in model.graph:
         if reasons[node] is None and node.op_type not in COMPUTE_OPS and node not in reached:
             reasons[node] = "between float layers"
 
 
-def _reached(model: ir.Model, reasons: Mapping[ir.Node, str | None]) -> set[ir.Node]:
-    """Ops that an INT8 layer feeds, or whose every reader leads to an INT8 layer, through such ops alone."""
+def _reached(model: ir.Model, scheme: Scheme, reasons: Mapping[ir.Node, str | None]) -> set[ir.Node]:
+    """Ops that an INT8 layer feeds, or whose every reader leads to an INT8 layer, through such ops alone.
+
+    With pairs on inputs only an INT8 layer makes a float tensor, so there an op that moves or joins values
+    is INT8 where one of its readers leads to an INT8 layer.
+    """
+    inputs_only = scheme.placement is Placement.COMPUTE_INPUTS
+    carriers = scheme.shared_scale_ops | scheme.one_grid_ops if inputs_only else frozenset()
     fed: set[ir.Node] = {
         node for node in model.graph if node.op_type in COMPUTE_OPS and reasons[node] is None
     }
@@ -150,6 +158,7 @@ def _reached(model: ir.Model, reasons: Mapping[ir.Node, str | None]) -> set[ir.N
             fed.add(node)
     for node in reversed(model.graph):
         readers = [user for value in node.outputs for user in users(value)]
-        if reasons[node] is None and readers and all(user in wanted for user in readers):
+        enough = any if node.op_type in carriers else all
+        if reasons[node] is None and readers and enough(user in wanted for user in readers):
             wanted.add(node)
-    return fed | wanted
+    return {node for node in fed if node.op_type not in carriers} | wanted

@@ -10,10 +10,12 @@
     [weights]
     granularity = "per-channel"    # or per-tensor
     range = "minmax"               # or mse
+    bits = 8                       # or 7; left out: as the target needs
 
     [passes]
-    depthwise_equalization = false
+    depthwise_equalization = false # left out: as the target needs
     bias_correction = true
+    weight_compensation = false    # prediction layers in INT8: rounding errors that cancel
 
     [tail]
     float_heads = true             # prediction convolutions in float; the decode behind them always is
@@ -98,8 +100,12 @@ class Recipe:
     """None: as the runtime's scheme says."""
     granularity: Granularity = Granularity.PER_CHANNEL
     weight_range: RangeMethod = RangeMethod.MINMAX
-    depthwise_equalization: bool = False
+    weight_bits: int | None = None
+    """8 or 7; None: as the runtime's scheme says."""
+    depthwise_equalization: bool | None = None
+    """None: as the runtime's scheme says."""
     bias_correction: bool = True
+    weight_compensation: bool = False
     float_heads: bool = True
     max_predicted_drop: float | None = 0.2
     """Points; None: no block is kept in float for accuracy's sake."""
@@ -112,9 +118,13 @@ class Recipe:
         if self.symmetric is not None:
             lines.append(f"symmetric = {_boolean(self.symmetric)}")
         lines += ["", "[weights]", f'granularity = "{self.granularity.value}"']
-        lines += [f'range = "{self.weight_range.value}"', "", "[passes]"]
-        lines += [f"depthwise_equalization = {_boolean(self.depthwise_equalization)}"]
-        lines += [f"bias_correction = {_boolean(self.bias_correction)}", "", "[tail]"]
+        lines.append(f'range = "{self.weight_range.value}"')
+        lines += [] if self.weight_bits is None else [f"bits = {self.weight_bits}"]
+        lines += ["", "[passes]"]
+        if self.depthwise_equalization is not None:
+            lines.append(f"depthwise_equalization = {_boolean(self.depthwise_equalization)}")
+        lines.append(f"bias_correction = {_boolean(self.bias_correction)}")
+        lines += [f"weight_compensation = {_boolean(self.weight_compensation)}", "", "[tail]"]
         lines += [f"float_heads = {_boolean(self.float_heads)}", "", "[tune]"]
         drop = "false" if self.max_predicted_drop is None else repr(float(self.max_predicted_drop))
         lines += [f"max_predicted_drop = {drop}", f"max_float_share = {self.max_float_share!r}"]
@@ -141,11 +151,13 @@ class _Activations(_Section):
 class _Weights(_Section):
     granularity: Granularity = Granularity.PER_CHANNEL
     range: Literal[RangeMethod.MINMAX, RangeMethod.MSE] = RangeMethod.MINMAX
+    bits: Literal[7, 8] | None = None
 
 
 class _Passes(_Section):
-    depthwise_equalization: bool = False
+    depthwise_equalization: bool | None = None
     bias_correction: bool = True
+    weight_compensation: bool = False
 
 
 class _Tail(_Section):
@@ -209,8 +221,10 @@ def parse_recipe(text: str, *, origin: str = "recipe") -> Recipe:
         symmetric=file.activations.symmetric,
         granularity=file.weights.granularity,
         weight_range=file.weights.range,
+        weight_bits=file.weights.bits,
         depthwise_equalization=file.passes.depthwise_equalization,
         bias_correction=file.passes.bias_correction,
+        weight_compensation=file.passes.weight_compensation,
         float_heads=file.tail.float_heads,
         max_predicted_drop=file.tune.max_predicted_drop,
         max_float_share=file.tune.max_float_share,

@@ -18,7 +18,8 @@ class Placement(str, Enum):
     EVERY_TENSOR = "every-tensor"
     """On all inputs and outputs of an INT8 op, so that the runtime fuses the op into an integer kernel."""
     COMPUTE_INPUTS = "compute-inputs"
-    """On the inputs of convolutions and matrix products only: their outputs stay float inside fusions."""
+    """On the inputs of INT8 ops only, activations apart: what a convolution makes stays float inside its
+    fusion with bias, activation and residual add, and is rounded once, for all its readers."""
 
 
 @dataclass(frozen=True)
@@ -37,13 +38,31 @@ class Scheme:
     """Ops that want all inputs on the output's grid: an input that nothing else reads takes it, which
     rounds once instead of twice. Other inputs keep their own and are rounded again."""
     fused_activations: frozenset[str] = frozenset()
-    """Activations that the runtime folds into the convolution before them: no grid in between."""
+    """Ops that the runtime folds into the convolution before them: no grid in between."""
+    one_grid_ops: frozenset[str] = frozenset()
+    """Ops whose inputs all have to lie on the grid of their output."""
     float_output_ops: frozenset[str] = frozenset()
     """Ops whose integer kernel can give float: as prediction layers they are INT8 and round no score."""
     fixed_outputs: Mapping[str, Affine] = field(default_factory=dict)
     """Op type -> the grid that its output always has."""
     quantize_bias: bool = True
     """int32 bias with scale input x weight; False: the runtime wants it in float."""
+    depthwise_channel_grids: bool = False
+    """A tensor that only depthwise convolutions read may have one grid per channel."""
+    default_predicted_drop: float = 0.2
+    """Points; layers go to float for accuracy's sake from here on where the user names no budget. Less than
+    predictions can resolve is no reason where a float layer costs much speed."""
+    weight_bits: int = 8
+    """7: weights in -63..63, so that two products with uint8 fit into the 16 bits in which x86 without VNNI
+    adds them."""
     float_heads: bool = True
     """Keep the prediction convolutions in float: a grid over a head tensor spends its levels on
     background logits and clips the confident ones."""
+    few_float_heads: int = 0
+    """So many prediction layers or fewer stay in float even where INT8 ones could give float."""
+    equalize_depthwise: bool = False
+    """Equalise what depthwise convolutions read, unless the recipe says otherwise: without a zero point and
+    with one scale per tensor, most channels would be left with a few levels."""
+    max_float_layers: int | None = None
+    """So many layers tuning may keep in float for accuracy; None: as many as their share of the work allows.
+    Where INT8 layers are far faster than float ones, each costs two changes of type besides."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -16,7 +17,10 @@ from edgeq.quantize.ort import in_parallel
 from edgeq.quantize.plan import Plan
 from edgeq.types import Float32Array
 
-__all__ = ["Harm", "OutputNoise", "rank_groups"]
+__all__ = ["Harm", "OutputNoise", "Ranking", "rank_groups"]
+
+_DECISIVE = 0.6
+"""A group that takes away so much of the harm comes before all others."""
 
 
 class Harm(Protocol):
@@ -25,6 +29,17 @@ class Harm(Protocol):
     def of(self, qdq: ir.Model) -> float:
         """0: nothing."""
         ...
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Groups, most useful first."""
+
+    order: tuple[int, ...]
+    """Their indices; those that do not help are left out."""
+    complete: bool
+    """False: one group alone takes away most of the harm. What the others are worth shows only once that
+    one is in float, so they were not judged."""
 
 
 class OutputNoise:
@@ -66,9 +81,10 @@ def rank_groups(
     make_plan: Callable[[Mapping[str, str]], Plan],
     harm: Harm,
     *,
+    base: Mapping[str, str],
     progress: Callable[[int, int], None] | None = None,
-) -> list[int]:
-    """Indices of the groups, most useful first: harm saved per multiplication kept in float.
+) -> Ranking:
+    """Which groups are worth most: harm saved per multiplication kept in float.
 
     Args:
         model: normalised float model.
@@ -76,14 +92,18 @@ def rank_groups(
         costs: each group's share of the multiplications.
         make_plan: the plan with these nodes in float.
         harm: to the outputs.
+        base: nodes that are in float in any case; each group holds them too.
         progress: called with (groups done, groups).
     """
-    everything = harm.of(insert_qdq(model, make_plan({})))
-    gains = []
+    everything = harm.of(insert_qdq(model, make_plan(base)))
+    gains: list[float] = []
     for done, group in enumerate(groups, start=1):
         gains.append(everything - harm.of(insert_qdq(model, make_plan(group))))
         if progress is not None:
             progress(done, len(groups))
+        if gains[-1] > _DECISIVE * everything:
+            return Ranking((len(gains) - 1,), complete=False)
     # One hundredth stands for the roundings that a float island adds whatever its size.
     worth = [gain / (cost + 0.01) for gain, cost in zip(gains, costs, strict=True)]
-    return sorted((i for i, gain in enumerate(gains) if gain > 0), key=lambda index: -worth[index])
+    order = sorted((i for i, gain in enumerate(gains) if gain > 0), key=lambda index: -worth[index])
+    return Ranking(tuple(order), complete=True)

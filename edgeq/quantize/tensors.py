@@ -6,12 +6,12 @@ from collections.abc import Mapping
 
 import onnx_ir as ir
 
-from edgeq.quantize.graph import COMPUTE_OPS, head_nodes, node_name, tail_nodes, users
+from edgeq.quantize.graph import ACTIVATION_OPS, COMPUTE_OPS, head_nodes, node_name, tail_nodes, users
 from edgeq.quantize.plan import OpPlan
 from edgeq.quantize.recipe import Precision
 from edgeq.quantize.scheme import Placement, Scheme
 
-__all__ = ["grid_roots", "quantised_values"]
+__all__ = ["grid_roots", "joined_outputs", "quantised_values"]
 
 _DATA_INPUTS_ONLY_FIRST = frozenset(
     {"Resize", "Slice", "Split", "Reshape", "Clip", "Pad", "Squeeze", "Unsqueeze"}
@@ -22,14 +22,16 @@ _DATA_INPUTS_ONLY_FIRST = frozenset(
 def quantised_values(model: ir.Model, scheme: Scheme, ops: Mapping[str, OpPlan]) -> list[ir.Value]:
     """Values that get a QuantizeLinear/DequantizeLinear pair, in graph order."""
     wanted: dict[ir.Value, None] = {}
+    every = scheme.placement is Placement.EVERY_TENSOR
     for node in model.graph:
         if ops[node_name(node)].precision is not Precision.INT8:
             continue
-        every = scheme.placement is Placement.EVERY_TENSOR
-        if every or node.op_type in COMPUTE_OPS or node.op_type == "Add":
+        if every or node.op_type not in ACTIVATION_OPS:
             wanted.update(dict.fromkeys(_data_inputs(node)))
         if every:
             wanted.update(dict.fromkeys(node.outputs))
+    if not every:
+        wanted = {value: None for value in wanted if not _on_a_grid_already(value, scheme, ops)}
     heads = head_nodes(model.graph, tail_nodes(model.graph))
     exact = {node.outputs[0] for node in heads if node.op_type in scheme.float_output_ops}
     wanted = {
@@ -74,6 +76,38 @@ def _joined_output(value: ir.Value, scheme: Scheme, ops: Mapping[str, OpPlan]) -
     fixed = producer is not None and producer.op_type in scheme.fixed_outputs
     int8 = ops[node_name(readers[0])].precision is Precision.INT8
     return readers[0].outputs[0] if int8 and not fixed else None
+
+
+def joined_outputs(
+    model: ir.Model, scheme: Scheme, ops: Mapping[str, OpPlan]
+) -> dict[ir.Value, list[ir.Value]]:
+    """Value -> outputs of the joining ops (Concat) with which it has to share one grid.
+
+    Directly, through ops that only move values, or through another value that two such ops read. Values
+    that are joined with nothing are left out.
+    """
+    groups: dict[ir.Value, list[ir.Value]] = {}
+    outputs: dict[ir.Value, None] = {}
+    for node in model.graph:
+        if ops[node_name(node)].precision is not Precision.INT8:
+            continue
+        if node.op_type in scheme.one_grid_ops:
+            outputs[node.outputs[0]] = None
+        if node.op_type in scheme.one_grid_ops | scheme.shared_scale_ops:
+            members = [*_data_inputs(node), *node.outputs]
+            merged = list(dict.fromkeys(m for v in members for m in groups.get(v, [v])))
+            groups.update(dict.fromkeys(merged, merged))
+    return {value: found for value, group in groups.items() if (found := [v for v in group if v in outputs])}
+
+
+def _on_a_grid_already(value: ir.Value, scheme: Scheme, ops: Mapping[str, OpPlan]) -> bool:
+    """Whether an INT8 op that only moves or joins rounded values makes it."""
+    producer = value.producer()
+    return (
+        producer is not None
+        and ops[node_name(producer)].precision is Precision.INT8
+        and producer.op_type in scheme.shared_scale_ops | scheme.one_grid_ops
+    )
 
 
 def _inside_fusion(value: ir.Value, scheme: Scheme, ops: Mapping[str, OpPlan]) -> bool:

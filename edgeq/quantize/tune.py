@@ -22,12 +22,14 @@ __all__ = ["Tuned", "TuningStep", "tune"]
 
 _NOISIEST, _FIRST_LAYERS = 6, 3
 """So many layers are tried in float one by one."""
-_DRAFT_IMAGES = 8
+_DRAFT_IMAGES = 4
 """Errors of the plan without float layers are measured on so many images, those of the chosen one on all."""
 _STEPS = (1, 2, 3, 5, 8, 12)
 """So many of the ranked groups go to float, until the budget is met."""
 _PATIENCE = 2
 """After so many plans that were not worth their float layers no more are tried."""
+_SMALL_CHANGE = 0.01
+"""With less of the multiplications left than this the search ends."""
 _POINTS_PER_SHARE = 3.0
 """A hundredth of the multiplications in float has to lower the predicted drop by 0.03 points: on YOLOv5n a
 tenth in float took a quarter of the speed and gained nothing that 204 images could show."""
@@ -66,6 +68,7 @@ def tune(
     predictor: DropPredictor | None,
     *,
     harm: Callable[[], Harm],
+    max_layers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Tuned:
     """Correct biases, and keep the worst layers in float until the predicted drop is within the recipe's.
@@ -83,58 +86,105 @@ def tune(
         images: pre-processed calibration inputs.
         predictor: None: nothing is predicted and nothing kept in float for accuracy.
         harm: makes what layers are ranked by, where they have to be.
+        max_layers: so many layers may stay in float for accuracy; None: as the recipe's share allows.
         progress: called with (layers ranked, layers).
     """
     layers = {node_name(node): node for node in model.graph if is_layer(node)}
     attempts = _Attempts(model, recipe, make_plan, images, predictor)
     limit = recipe.max_predicted_drop
-    if attempts.add({}, 0.0, ()) <= (limit or 0.0) or predictor is None or limit is None:
+    if attempts.add(_Kept({}, (), 0.0)) <= (limit or 0.0) or predictor is None or limit is None:
         return attempts.best()
-    ranked, costs = _ranked_groups(model, layers, recipe, make_plan, attempts.own_errors, harm(), progress)
-    for count in _STEPS:
-        kept, kept_layers, share = _within(ranked[:count], costs, recipe.max_float_share)
-        if not attempts.knows(kept_layers) and attempts.add(kept, share, kept_layers) <= limit:
+    room = _Room(_multiplications(layers), recipe.max_float_share, max_layers)
+    groups = _candidate_groups(model, layers, make_plan({}, {}), attempts.own_errors)
+    ranked: list[_Group] = []
+    judge, complete, met = harm(), False, False
+    while not (complete or met) and attempts.since_best < _PATIENCE:
+        groups = [group for group in groups if group not in ranked and room.has(ranked, group)]
+        if not groups:
             break
-        if count >= len(ranked) or attempts.since_best >= _PATIENCE:
-            break
+        base = room.filled(ranked).nodes
+        ranking = rank_groups(
+            model,
+            [{**base, **group.nodes} for group in groups],
+            [room.share(group) for group in groups],
+            lambda kept: make_plan(kept, {}),
+            judge,
+            base=base,
+            progress=progress,
+        )
+        tried, complete = len(ranked), ranking.complete
+        ranked += [groups[index] for index in ranking.order]
+        met = _keep_ever_more(attempts, ranked, tried, room, limit)
     return attempts.best()
 
 
-def _ranked_groups(
-    model: ir.Model,
-    layers: Mapping[str, ir.Node],
-    recipe: Recipe,
-    make_plan: MakePlan,
-    errors: Mapping[str, LayerError],
-    harm: Harm,
-    progress: Callable[[int, int], None] | None,
-) -> tuple[list[_Group], dict[str, float]]:
-    """Groups to keep in float, the most useful first, and each layer's share of the multiplications."""
-    costs = _multiplications(layers)
-
-    def share(group: _Group) -> float:
-        return sum(costs[name] for name in group.layers)
-
-    candidates = _candidate_groups(model, layers, make_plan({}, {}), errors)
-    groups = [group for group in candidates if share(group) <= recipe.max_float_share]
-    order = rank_groups(
-        model,
-        [group.nodes for group in groups],
-        [share(group) for group in groups],
-        lambda kept: make_plan(kept, {}),
-        harm,
-        progress=progress,
-    )
-    return [groups[index] for index in order], costs
+def _keep_ever_more(
+    attempts: _Attempts, ranked: Sequence[_Group], tried: int, room: _Room, limit: float
+) -> bool:
+    """Try more and more of the groups in float; whether the predicted drop is within the limit."""
+    for count in _STEPS:
+        filled = room.filled(ranked[: tried + count])
+        if not attempts.knows(filled.layers) and attempts.add(filled) <= limit:
+            return True
+        if tried + count >= len(ranked) or attempts.since_best >= _PATIENCE:
+            break
+    return False
 
 
 @dataclass(frozen=True)
 class _Group:
-    """A layer, the layers that make its input, and their activations: they go to float together."""
+    """A layer, perhaps the layer that makes its input, and their activations: they go to float together."""
 
     layers: tuple[str, ...]
     nodes: Mapping[str, str]
     """Node name -> reason."""
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """Groups in float, as one."""
+
+    nodes: Mapping[str, str]
+    """Node name -> reason."""
+    layers: tuple[str, ...]
+    share: float
+    """Of the multiplications."""
+
+
+@dataclass(frozen=True)
+class _Room:
+    """How much may be kept in float."""
+
+    costs: Mapping[str, float]
+    """Layer -> its share of the multiplications."""
+    max_share: float
+    max_layers: int | None
+
+    def share(self, group: _Group) -> float:
+        """Of the multiplications, in a group."""
+        return sum(self.costs[name] for name in group.layers)
+
+    def filled(self, ranked: Sequence[_Group]) -> _Kept:
+        """The groups, best first, as far as there is room."""
+        nodes: dict[str, str] = {}
+        layers: dict[str, None] = {}
+        share = 0.0
+        for group in ranked:
+            new = [name for name in group.layers if name not in layers]
+            added = sum(self.costs[name] for name in new)
+            too_many = self.max_layers is not None and len(layers) + len(new) > self.max_layers
+            if share + added > self.max_share or too_many:
+                continue
+            share += added
+            layers.update(dict.fromkeys(group.layers))
+            nodes = {**group.nodes, **nodes}
+        return _Kept(nodes, tuple(layers), share)
+
+    def has(self, ranked: Sequence[_Group], group: _Group) -> bool:
+        """Whether a group fits in beside those that are ranked already, and looking is worth it."""
+        if ranked and self.max_share - self.filled(ranked).share < _SMALL_CHANGE:
+            return False
+        return set(group.layers) <= set(self.filled([*ranked, group]).layers)
 
 
 class _Attempts:
@@ -167,13 +217,13 @@ class _Attempts:
         prices = [_price(step) for step, _ in self._tried]
         return len(prices) - 1 - prices.index(min(prices))
 
-    def add(self, kept: Mapping[str, str], share: float, layers: tuple[str, ...]) -> float:
-        """Try these nodes in float; the predicted drop in points (0 without a predictor)."""
+    def add(self, kept: _Kept) -> float:
+        """Try these layers in float; the predicted drop in points (0 without a predictor)."""
         drop = 0.0
         if self._predictor is not None:
-            _, qdq = self._with_shifts(kept, self.own_errors)
+            _, qdq = self._with_shifts(kept.nodes, self.own_errors)
             drop = self._predictor.predict(model_bytes(qdq))
-        self._tried.append((TuningStep(layers, share, drop), kept))
+        self._tried.append((TuningStep(kept.layers, kept.share, drop), kept.nodes))
         return drop
 
     def best(self) -> Tuned:
@@ -223,30 +273,13 @@ def _candidate_groups(
     ]
     heads = [node for node in head_nodes(model.graph, tail_nodes(model.graph)) if node_name(node) not in int8]
     feeders = [node_name(node) for head in heads for node in _producing_layers(head)]
-    wholes.append(tuple(dict.fromkeys(name for name in feeders if name in int8)))
+    wholes += [(name,) for name in feeders if name in int8]
     groups: dict[frozenset[str], _Group] = {}
-    for members in filter(None, wholes):
+    for members in wholes:
         reason = f"kept in float for accuracy: noise {errors[members[0]].noise:.2g} in {members[0]}"
         nodes = {node_name(node): reason for member in members for node in block_of(layers[member])}
         groups.setdefault(frozenset(members), _Group(members, nodes))
     return list(groups.values())
-
-
-def _within(
-    ranked: Sequence[_Group], costs: Mapping[str, float], max_share: float
-) -> tuple[dict[str, str], tuple[str, ...], float]:
-    """(nodes with reasons, layers, share) of the groups, best first, as far as the share allows."""
-    kept: dict[str, str] = {}
-    layers: dict[str, None] = {}
-    share = 0.0
-    for group in ranked:
-        added = sum(costs[name] for name in group.layers if name not in layers)
-        if share + added > max_share:
-            continue
-        share += added
-        layers.update(dict.fromkeys(group.layers))
-        kept = {**group.nodes, **kept}
-    return kept, tuple(layers), share
 
 
 def _producing_layers(node: ir.Node) -> list[ir.Node]:

@@ -13,7 +13,6 @@ from edgeq.types import Float32Array
 
 __all__ = ["QuantisedWeight", "quantize_bias", "quantize_weight", "smallest_weight_scale"]
 
-_LIMIT = 127
 _SMALLEST_SCALE = 1e-8
 _INT32_LIMIT = 2**31 - 1
 _SHRINK_STEPS = np.linspace(0.8, 1.0, 21)
@@ -35,25 +34,28 @@ def quantize_weight(
     axis: int,
     granularity: Granularity,
     method: RangeMethod,
+    bits: int = 8,
     smallest_scale: npt.NDArray[Any] | float = 0.0,
 ) -> QuantisedWeight:
-    """Round a float weight to int8 in -127..127.
+    """Round a float weight to int8 in -127..127, or -63..63 with 7 bits.
 
-    The scale is ``max|w| / 127``; with ``mse`` a smaller one where that lowers the squared error.
+    The scale is ``max|w|`` over that limit; with ``mse`` a smaller one where that lowers the squared error.
 
     Args:
         weight: float32, any shape.
         axis: the output channel axis.
         granularity: one scale per channel of that axis, or one in all.
         method: ``minmax`` or ``mse``.
+        bits: 8 or 7.
         smallest_scale: (output channels,) or one for all: what the bias needs to fit into int32.
     """
+    limit = 2 ** (bits - 1) - 1
     rows = np.moveaxis(np.asarray(weight, np.float64), axis, 0).reshape(weight.shape[axis], -1)
     if granularity is Granularity.PER_TENSOR:
         rows = rows.reshape(1, -1)
-    scale = np.maximum(np.abs(rows).max(axis=1) / _LIMIT, _SMALLEST_SCALE)
+    scale = np.maximum(np.abs(rows).max(axis=1) / limit, _SMALLEST_SCALE)
     if method is RangeMethod.MSE:
-        scale = _least_error(rows, scale)
+        scale = _least_error(rows, scale, limit)
     floor = np.max(smallest_scale) if granularity is Granularity.PER_TENSOR else smallest_scale
     scale = np.maximum(scale, floor).astype(np.float32)
     if granularity is Granularity.PER_TENSOR:
@@ -61,7 +63,7 @@ def quantize_weight(
         scale = scale.reshape(())
     else:
         divisor = scale.reshape([-1 if i == axis else 1 for i in range(weight.ndim)])
-    values = np.clip(np.rint(weight / divisor), -_LIMIT, _LIMIT).astype(np.int8)
+    values = np.clip(np.rint(weight / divisor), -limit, limit).astype(np.int8)
     return QuantisedWeight(values, scale, axis)
 
 
@@ -82,12 +84,14 @@ def smallest_weight_scale(bias: npt.NDArray[Any], input_scale: float) -> npt.NDA
     return np.asarray(np.abs(np.asarray(bias, np.float64)) / (input_scale * 2.0**30))
 
 
-def _least_error(rows: npt.NDArray[np.float64], scale: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _least_error(
+    rows: npt.NDArray[np.float64], scale: npt.NDArray[np.float64], limit: int
+) -> npt.NDArray[np.float64]:
     best = scale.copy()
     best_error = np.full(len(scale), np.inf)
     for share in _SHRINK_STEPS:
         tried = scale * share
-        rounded = np.clip(np.rint(rows / tried[:, None]), -_LIMIT, _LIMIT) * tried[:, None]
+        rounded = np.clip(np.rint(rows / tried[:, None]), -limit, limit) * tried[:, None]
         error = np.sum((rounded - rows) ** 2, axis=1)
         better = error < best_error
         best[better], best_error[better] = tried[better], error[better]

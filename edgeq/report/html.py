@@ -133,7 +133,9 @@ def _accuracy(data: Mapping[str, object]) -> str:
         ]
         for row in rows
     ]
-    return _table(["model", *shown.values(), "drop, points", "95 % interval"], cells) if rows else ""
+    simulated = f"<p>{_text(data['simulated'])}</p>" if data.get("simulated") else ""
+    table = _table(["model", *shown.values(), "drop, points", "95 % interval"], cells) if rows else ""
+    return simulated + table
 
 
 def _latency(data: Mapping[str, object]) -> str:
@@ -200,7 +202,15 @@ def _audit(data: Mapping[str, object]) -> str:
     summary = (
         f"<p>{len(layers) - len(rows)} of {len(layers)} convolutions and matrix products run in INT8.</p>"
     )
-    return summary + (_table(["not in INT8", "op", "precision", "kernel", "why"], rows) if rows else "")
+    details = data.get("details")
+    if isinstance(details, Mapping) and details.get("verified"):
+        summary += f"<p>verified {_text(details['verified'])}</p>"
+    broken = [
+        [_text(entry.get(key)) for key in ("node", "rule", "severity", "message", "fix")]
+        for entry in list_of_maps(data.get("findings"))
+    ]
+    summary += _table(["not in INT8", "op", "precision", "kernel", "why"], rows) if rows else ""
+    return summary + (_table(["rule broken at", "rule", "severity", "why", "fix"], broken) if broken else "")
 
 
 def _gate(data: Mapping[str, object]) -> str:

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from edgeq.gate import GateReport, Verdict
 from edgeq.report.numbers import UNKNOWN, interval, list_of_maps, number, plain
-from edgeq.runtimes.base import AuditReport, LayerPrecision
+from edgeq.runtimes.base import AuditReport, LayerPrecision, LintFinding
 
 __all__ = [
     "accuracy_table",
@@ -21,6 +21,8 @@ __all__ = [
     "findings_block",
     "gate_table",
     "latency_table",
+    "layer_table",
+    "lint_table",
     "show",
     "stage_table",
 ]
@@ -109,6 +111,19 @@ def stage_table(report: Mapping[str, object], *, title: str = "Whole path, ms pe
     return table
 
 
+def layer_table(
+    rows: Sequence[Mapping[str, object]], *, total_ms: float, notes: Sequence[str], title: str
+) -> RenderableType:
+    """One line per layer with its share of the time, remarks below."""
+    table = _table(title, "layer", "op", "kernel", "precision", "ms", "share")
+    for row in rows:
+        time_ms = row.get("time_ms")
+        share = number(time_ms / total_ms * 100, 0, " %") if isinstance(time_ms, (int, float)) else ""
+        words = [str(row.get(key, "")) for key in ("op", "kernel", "precision")]
+        table.add_row(_name(row.get("name")), *map(Text, [*words, number(time_ms, 3), share]))
+    return Group(table, *(Text(note, style="dim") for note in notes))
+
+
 def gate_table(report: GateReport, *, title: str = "Gate") -> RenderableType:
     """One line per limit, remarks below, and the outcome."""
     table = _table(title, "limit", "allowed", "measured", "outcome")
@@ -145,6 +160,8 @@ def audit_table(report: AuditReport, *, limit: int = 20) -> RenderableType:
         f"{report.int8_compute_count} of {len(compute)} convolutions and matrix products run in INT8 "
         f"({plain(report.runtime)})"
     )
+    if "verified" in report.details:
+        summary.append(f"\nverified {plain(report.details['verified'])}", style="yellow")
     remarks = [Text(f"note: {plain(remark)}", style="yellow") for remark in report.remarks]
     other = [layer for layer in compute if layer.precision is not LayerPrecision.INT8]
     if not other:
@@ -156,6 +173,21 @@ def audit_table(report: AuditReport, *, limit: int = 20) -> RenderableType:
         [Text(f"and {len(other) - limit} more: --json lists all", style="dim")] if len(other) > limit else []
     )
     return Group(summary, table, *rest, *remarks)
+
+
+def lint_table(findings: Sequence[LintFinding], *, limit: int = 20) -> RenderableType:
+    """What a runtime's linter found, each with its node and what to do.
+
+    Args:
+        findings: of an audit, the severest first.
+        limit: list at most so many.
+    """
+    table = _table("Rules broken", "node", "rule", "what comes of it", "why and what to do", numeric=False)
+    for entry in findings[:limit]:
+        texts = (entry.rule, entry.severity, f"{entry.message}; fix: {entry.fix}")
+        table.add_row(_name(entry.node or "the model"), *(_name(text) for text in texts))
+    more = len(findings) - limit
+    return Group(table, Text(f"and {more} more: --json lists all", style="dim")) if more > 0 else table
 
 
 def findings_block(findings: Sequence[Mapping[str, object]]) -> RenderableType:

@@ -17,15 +17,25 @@ if TYPE_CHECKING:
     from edgeq.runtimes.base import Runtime
     from edgeq.types import ModelPrecision
 
-__all__ = ["GROUP", "check_precision", "load_runtime", "missing_modules", "runtime_for", "runtime_names"]
+__all__ = [
+    "GROUP",
+    "check_precision",
+    "load_runtime",
+    "missing_modules",
+    "runs_here",
+    "runtime_for",
+    "runtime_names",
+]
 
 GROUP = "edgeq.runtimes"
 _CHECKOUT = {
     "onnxruntime": "edgeq.runtimes.onnxruntime:RUNTIME",
+    "openvino": "edgeq.runtimes.openvino:RUNTIME",
+    "tensorrt": "edgeq.runtimes.tensorrt:RUNTIME",
     "tflite": "edgeq.runtimes.tflite:RUNTIME",
 }
 """For a checkout that was never installed, which has no entry points."""
-_LATER = {".xml": "openvino", ".engine": "tensorrt", ".mlpackage": "coreml"}
+_LATER = {".engine": "tensorrt", ".mlpackage": "coreml"}
 """File endings that tell which runtime would be needed."""
 
 
@@ -74,7 +84,8 @@ def runtime_for(artifact: Path) -> Runtime:
         UnavailableError: its runtime is not part of this edgeq, or not installed.
     """
     suffix = artifact.suffix.lower()
-    for name in runtime_names():
+    # Others take ONNX too, but only ONNX Runtime runs a plain model on any machine.
+    for name in sorted(runtime_names(), key=lambda name: (name != "onnxruntime", name)):
         if suffix in load_runtime(name, installed=False).artifact_suffixes:
             return load_runtime(name)
     if suffix in _LATER:
@@ -86,6 +97,13 @@ def runtime_for(artifact: Path) -> Runtime:
         f"{artifact} is neither a bundle nor a model that a runtime loads",
         fix="give the folder that 'edgeq quantize ... -o FOLDER' made, or an .onnx or .tflite file",
     )
+
+
+def runs_here(runtime: Runtime) -> bool:
+    """Whether this machine can open sessions of a runtime, its modules being installed."""
+    from edgeq.runtimes.base import Simulated
+
+    return not isinstance(runtime, Simulated) or runtime.runs_here()
 
 
 def check_precision(runtime: Runtime, precision: ModelPrecision, *, integer_io: bool = False) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy.typing as npt
 
@@ -24,11 +24,15 @@ __all__ = [
     "AuditReport",
     "LayerAudit",
     "LayerPrecision",
+    "LayerTime",
+    "LintFinding",
     "LowerOptions",
     "ProbeReport",
+    "ProfiledSession",
     "Runtime",
     "Session",
     "SessionOptions",
+    "Simulated",
 ]
 
 
@@ -42,6 +46,10 @@ class SessionOptions:
     """Run a float model in the runtime's own default precision rather than forced float32."""
     xnnpack: bool | None = None
     """TFLite: run through XNNPACK, or on TFLite's own kernels alone; None: its default, which is XNNPACK."""
+    compute_capability: str | None = None
+    """Of the NVIDIA GPU that a model is checked for on a machine without one: ``8.7``."""
+    dla_core: int | None = None
+    """NVIDIA DLA core to run on, the GPU doing what it cannot; None: the GPU."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +107,35 @@ class Session(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class LayerTime:
+    """One layer as the runtime executed it."""
+
+    name: str
+    """Name of the source node, or the runtime's own where it is gone."""
+    op: str
+    """ONNX op where it is known, else the runtime's word."""
+    precision: str
+    """As the runtime says: ``u8``, ``bf16``, ...; empty: it does not say."""
+    kernel: str
+    time_ms: float
+    """Median of the inferences."""
+
+
+@runtime_checkable
+class ProfiledSession(Protocol):
+    """A session whose runtime can tell where the time goes; a `Session` need not be one."""
+
+    def profile(self, tensor: npt.NDArray[Any], *, runs: int) -> tuple[LayerTime, ...]:
+        """Each executed layer, in order; measuring slows the inferences down a little.
+
+        Args:
+            tensor: as for ``infer``.
+            runs: inferences that the times are the median of, after one that does not count.
+        """
+        ...
+
+
 class LayerPrecision(str, Enum):
     """The precision that a layer really runs in."""
 
@@ -119,6 +156,23 @@ class LayerAudit:
     """The runtime's name for the kernel: ``QLinearConv``, ``FusedConv``, ..."""
     reason: str = ""
     """Why it is not INT8, in words."""
+    time_ms: float | None = None
+    """Of one inference, where the runtime tells."""
+
+
+@dataclass(frozen=True)
+class LintFinding:
+    """A rule of the runtime's that a model breaks at one node."""
+
+    rule: str
+    """``zero-point``, ``weight-axis``, ..."""
+    severity: str
+    """``error``: refused, or computed otherwise than ONNX says; ``silent-float``: built without a word, but
+    the layer runs in float; ``note``: it works, slower or not on every version."""
+    node: str
+    """Name of the ONNX node; empty: the model as a whole."""
+    message: str
+    fix: str
 
 
 @dataclass(frozen=True)
@@ -128,8 +182,11 @@ class AuditReport:
     runtime: str
     layers: tuple[LayerAudit, ...]
     details: Mapping[str, str] = field(default_factory=dict)
+    """``verified`` tells how, where that was not the runtime itself on its own device."""
     remarks: tuple[str, ...] = ()
     """What a list of layers does not show at a glance, one sentence each."""
+    findings: tuple[LintFinding, ...] = ()
+    """Of the runtime's linter, where it has one; the severest first."""
 
     @property
     def compute_layers(self) -> tuple[LayerAudit, ...]:
@@ -236,4 +293,16 @@ class Runtime(Protocol):
             ModelError: an op that the runtime has not, with its node and what to do.
             OutputError: it cannot be written.
         """
+        ...
+
+
+@runtime_checkable
+class Simulated(Protocol):
+    """What a runtime offers besides whose sessions not every machine can open that lowers for it.
+
+    Where it does not run, accuracy comes from the QDQ model in ONNX Runtime, and every report says so.
+    """
+
+    def runs_here(self) -> bool:
+        """Whether sessions can be opened on this machine; nothing of the vendor's is loaded to find out."""
         ...

@@ -14,7 +14,9 @@ _FEATURES: dict[str, dict[str, tuple[str, ...]]] = {
         "avx2": ("avx2",),
         "avx512": ("avx512f",),
         "vnni": ("avx512_vnni", "avx_vnni"),
+        "avx512-bf16": ("avx512_bf16",),
         "amx-int8": ("amx_int8",),
+        "amx-bf16": ("amx_bf16",),
     },
     "arm": {"dot-product": ("asimddp",), "i8mm": ("i8mm",), "fp16": ("asimdhp",), "sve": ("sve",)},
 }

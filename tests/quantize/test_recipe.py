@@ -24,8 +24,10 @@ RECIPES = {
         symmetric=True,
         granularity=Granularity.PER_TENSOR,
         weight_range=RangeMethod.MSE,
+        weight_bits=7,
         depthwise_equalization=True,
         bias_correction=False,
+        weight_compensation=True,
         float_heads=False,
         max_predicted_drop=None,
         max_float_share=0.4,
@@ -35,7 +37,7 @@ RECIPES = {
             Rule('a "quoted" \\ name', range=RangeMethod.PERCENTILE),
         ),
     ),
-    "asymmetric": Recipe(symmetric=False, max_predicted_drop=1.25),
+    "asymmetric": Recipe(symmetric=False, max_predicted_drop=1.25, depthwise_equalization=False),
 }
 
 

@@ -119,8 +119,10 @@ def test_each_step_keeps_more():
     assert len(kept) > 3
     assert all(before < after for before, after in itertools.pairwise(kept))
     assert shares == sorted(shares)
-    total = progress[-1][1]
-    assert progress == [(done, total) for done in range(1, total + 1)]
+    # Rounds of ranking, each from one on.
+    assert progress[0][0] == 1
+    assert all(done <= total for done, total in progress)
+    assert all(after[0] in (1, before[0] + 1) for before, after in itertools.pairwise(progress))
 
 
 def test_the_layer_that_the_outputs_gain_most_from_goes_first():
@@ -185,10 +187,8 @@ def multiplications(model):
 
 def test_what_feeds_the_head_may_go_to_float_alone():
     """Its output is all that the head sees, and the head is float anyway."""
-    _, got, _ = tuned(Stub(*(9.0 - step for step in range(20))))
-    before = [set(step.kept_float) for step in got.steps]
-    gained = [after - earlier for earlier, after in itertools.pairwise(before)]
-    assert {"layer08"} in gained or "layer08" in before[1]
+    _, got, _ = tuned(Stub(9.0, 0.0), replace(RECIPE, max_float_share=0.12))
+    assert got.chosen.kept_float == ("layer08",)
 
 
 def test_it_gives_up_after_plans_that_are_not_worth_their_float_layers():

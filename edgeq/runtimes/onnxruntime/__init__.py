@@ -66,7 +66,7 @@ class OnnxRuntime:
         """What the INT8 kernels accept with the target's activation type."""
         from edgeq.runtimes.onnxruntime.scheme import scheme
 
-        return scheme(target.activation_dtype)
+        return scheme(target.activation_dtype, weight_bits=target.weight_bits)
 
     def lower(self, model: bytes, folder: Path, *, options: LowerOptions) -> Artifact:
         """The QDQ model itself, as a file."""

@@ -10,7 +10,6 @@ ONNX Runtime names a fused node after an op or a tensor of the model (``Conv_41_
 from __future__ import annotations
 
 import importlib.util
-import json
 import re
 import tempfile
 from collections.abc import Iterable, Mapping
@@ -135,18 +134,11 @@ def _optimised(artifact: Path, options: SessionOptions) -> list[_Kernel]:
 
 def _profiled(artifact: Path, options: SessionOptions) -> list[_Kernel]:
     """Kernels of one inference, in the order in which they ran."""
-    ort = import_onnxruntime()
-    with tempfile.TemporaryDirectory(prefix="edgeq-audit-") as folder:
-        chosen = session_options(options)
-        chosen.enable_profiling = True
-        chosen.profile_file_prefix = str(Path(folder) / "profile")
-        session = ort.InferenceSession(str(artifact), chosen, providers=[PROVIDER])
-        info = open_session(artifact, options).inputs[0]
-        shape = [size if isinstance(size, int) and size > 0 else 1 for size in info.shape]
-        session.run(None, {info.name: np.zeros(shape, np.dtype(info.dtype))})
-        events: list[dict[str, Any]] = json.loads(Path(session.end_profiling()).read_bytes())
-    ran = [entry for entry in events if entry.get("cat") == "Node" and "op_name" in entry.get("args", {})]
-    return [_Kernel(e["name"].removesuffix("_kernel_time"), e["args"]["op_name"]) for e in ran]
+    session = open_session(artifact, options)
+    info = session.inputs[0]
+    shape = [size if isinstance(size, int) and size > 0 else 1 for size in info.shape]
+    ran = session.profile(np.zeros(shape, np.dtype(info.dtype)), runs=1)
+    return [_Kernel(layer.name, layer.kernel) for layer in ran]
 
 
 def _layer(kernel: _Kernel, sources: Mapping[str, _Source], reasons: Mapping[str, str]) -> LayerAudit:

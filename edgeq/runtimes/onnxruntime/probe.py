@@ -7,10 +7,10 @@ from pathlib import Path
 from edgeq.cores import core_count
 from edgeq.errors import UnavailableError
 from edgeq.runtimes.base import ProbeReport
-from edgeq.runtimes.cpu import cpu_features, cpu_flags
+from edgeq.runtimes.cpu import cpu_features
 from edgeq.runtimes.onnxruntime.session import PROVIDER, import_onnxruntime
 
-__all__ = ["cpu_flags", "probe"]
+__all__ = ["probe"]
 
 
 def probe(cpuinfo: Path = Path("/proc/cpuinfo")) -> ProbeReport:

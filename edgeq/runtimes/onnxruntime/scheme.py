@@ -34,12 +34,13 @@ _COMPUTED = frozenset(
 )
 
 
-def scheme(activation_dtype: IntegerType) -> Scheme:
+def scheme(activation_dtype: IntegerType, *, weight_bits: int = 8) -> Scheme:
     """INT8 in ONNX Runtime.
 
     Args:
         activation_dtype: uint8 on x86, where signed activations run at half the speed; int8 also does
             on ARM.
+        weight_bits: 8, or 7 for x86 without VNNI.
     """
     low, _ = activation_dtype.limits
     return Scheme(
@@ -54,4 +55,5 @@ def scheme(activation_dtype: IntegerType) -> Scheme:
         # QGemm without an output scale; there is no such convolution.
         float_output_ops=frozenset({"Gemm"}),
         fixed_outputs={"Sigmoid": Affine(1 / 256, low, activation_dtype)},
+        weight_bits=weight_bits,
     )

@@ -10,7 +10,7 @@ from typing import Any
 import numpy.typing as npt
 
 from edgeq.errors import ModelError, UnavailableError
-from edgeq.runtimes.base import SessionOptions
+from edgeq.runtimes.base import LayerTime, SessionOptions
 from edgeq.types import TensorInfo
 
 __all__ = [
@@ -36,8 +36,10 @@ _PREFIX = re.compile(r"^.*\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ")
 class OnnxRuntimeSession:
     """A loaded model; see `edgeq.runtimes.base.Session`."""
 
-    def __init__(self, native: Any, details: Mapping[str, str]) -> None:
-        self._native = native
+    def __init__(
+        self, native: Any, details: Mapping[str, str], *, artifact: Path, options: SessionOptions
+    ) -> None:
+        self._native, self._artifact, self._options = native, artifact, options
         self._inputs = tuple(_info(entry) for entry in native.get_inputs())
         self._outputs = tuple(_info(entry) for entry in native.get_outputs())
         self._names = [info.name for info in self._outputs]
@@ -75,6 +77,16 @@ class OnnxRuntimeSession:
             raise ModelError(f"inference failed: {one_line(error)}") from error
         return dict(zip(self._names, values))  # noqa: B905 (boards may have Python 3.9)
 
+    def profile(self, tensor: npt.NDArray[Any], *, runs: int) -> tuple[LayerTime, ...]:
+        """Each executed kernel with its median time; the model is loaded once more, with the profiler on.
+
+        Raises:
+            ModelError: as :meth:`infer`.
+        """
+        from edgeq.runtimes.onnxruntime.profile import layer_times
+
+        return layer_times(self._artifact, self._options, tensor, runs=runs)
+
 
 def open_session(artifact: Path, options: SessionOptions) -> OnnxRuntimeSession:
     """The model with all of ONNX Runtime's optimisations.
@@ -105,7 +117,7 @@ def open_session(artifact: Path, options: SessionOptions) -> OnnxRuntimeSession:
         "float_precision": "float32",
         "graph_optimization": "all but WeightBiasQuantization",
     }
-    return OnnxRuntimeSession(native, details)
+    return OnnxRuntimeSession(native, details, artifact=artifact, options=options)
 
 
 def session_options(options: SessionOptions) -> Any:

@@ -1,0 +1,95 @@
+"""NVIDIA TensorRT on Jetson boards and GPUs. Importing this loads nothing of NVIDIA's and no onnx.
+
+The artifact is the QDQ ONNX model: an engine is built on the device that runs it, by that device's own
+TensorRT, and never travels to another. On a machine without TensorRT edgeq lowers, lints, builds with
+TensorRT-RTX where that is installed (a conformance check), and simulates accuracy in ONNX Runtime.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from edgeq.quantize.scheme import Scheme
+    from edgeq.runtimes.base import (
+        Artifact,
+        AuditReport,
+        LowerOptions,
+        ProbeReport,
+        Session,
+        SessionOptions,
+    )
+    from edgeq.targets import Target
+    from edgeq.types import ModelPrecision
+
+__all__ = ["RUNTIME", "TensorRT"]
+
+
+@dataclass(frozen=True)
+class TensorRT:
+    """The members of `edgeq.runtimes.base.Runtime`, and of `Simulated`."""
+
+    name: str = "tensorrt"
+    requires: tuple[str, ...] = ()
+    """Nothing of NVIDIA's: the host part needs onnx, which is edgeq's own extra."""
+    install: str = "on a Jetson: part of JetPack; on another machine with an NVIDIA GPU: pip install tensorrt"
+    artifact_suffixes: tuple[str, ...] = (".onnx",)
+    default_float: str = "tf32"
+    integer_io: bool = False
+    session_factory: str = "edgeq.runtimes.tensorrt.session:open_session"
+
+    @property
+    def precisions(self) -> tuple[ModelPrecision, ...]:
+        """INT8, and the float model itself."""
+        from edgeq.types import ModelPrecision
+
+        return (ModelPrecision.INT8, ModelPrecision.FLOAT32)
+
+    def runs_here(self) -> bool:
+        """Whether this machine has TensorRT: its Python module, or ``trtexec``."""
+        from edgeq.runtimes.tensorrt.trtexec import find_trtexec
+
+        return importlib.util.find_spec("tensorrt") is not None or find_trtexec() is not None
+
+    def open_session(self, artifact: Path, *, options: SessionOptions) -> Session:
+        """An engine, built or from the cache; see `edgeq.runtimes.tensorrt.session`."""
+        from edgeq.runtimes.tensorrt.session import open_session
+
+        return open_session(artifact, options)
+
+    def audit(
+        self, artifact: Path, *, options: SessionOptions, reasons: Mapping[str, str] | None = None
+    ) -> AuditReport:
+        """The engine's layers where TensorRT is here, else the linter and the conformance check."""
+        if self.runs_here():
+            from edgeq.runtimes.tensorrt.audit import audit
+
+            return audit(artifact, options=options, reasons=reasons)
+        from edgeq.runtimes.tensorrt.check import check
+
+        return check(artifact, options=options, reasons=reasons)
+
+    def probe(self) -> ProbeReport:
+        """Version, GPU and DLA; see `edgeq.runtimes.tensorrt.probe`."""
+        from edgeq.runtimes.tensorrt.probe import probe
+
+        return probe()
+
+    def scheme(self, target: Target) -> Scheme:
+        """The same for every target."""
+        from edgeq.runtimes.tensorrt.scheme import scheme
+
+        return scheme()
+
+    def lower(self, model: bytes, folder: Path, *, options: LowerOptions) -> Artifact:
+        """The QDQ model itself, linted, as a file."""
+        from edgeq.runtimes.tensorrt.lower import lower
+
+        return lower(model, folder, options)
+
+
+RUNTIME = TensorRT()
