@@ -28,6 +28,9 @@ class FindingKind(str, Enum):
     THROTTLED = "throttled"
     NOT_STEADY = "not-steady"
     TOO_FEW_RUNS = "too-few-runs"
+    EMULATED = "emulated"
+    DRIFT = "drift"
+    LATE = "late"
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,8 @@ __all__ = ["CpuTimes", "Machine", "TripPoint"]
 
 _MAX_CPUS_READ = 8
 """Reading a core's clock can cost an inter-processor interrupt; a few cores tell enough."""
+_MAX_POWER_SENSORS = 4
+"""Each is read over a slow bus."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,12 @@ class Machine:
         self._frequency_files = sorted(cpus.glob("cpu[0-9]*/cpufreq/scaling_cur_freq"))[:_MAX_CPUS_READ]
         self._throttle_files = sorted(cpus.glob("cpu[0-9]*/thermal_throttle/core_throttle_count"))
         self._zones = sorted((root / "sys/class/thermal").glob("thermal_zone*"))
+        sensors = sorted((root / "sys/class/hwmon").glob("hwmon*"))
+        self._power_sensors = [
+            folder
+            for folder in sensors
+            if any(folder.glob("power*_input")) or any(folder.glob("curr*_input"))
+        ][:_MAX_POWER_SENSORS]
         self._ticks_per_s = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
         self._psutil = None if (root / "proc/stat").exists() else _optional_psutil()
 
@@ -129,6 +137,23 @@ class Machine:
             return int(text, 16) if text else None
         except ValueError:
             return None
+
+    def power_w(self) -> dict[str, float]:
+        """Power of each rail that a sensor measures (Jetson's INA3221, INA2xx boards, power supplies)."""
+        out: dict[str, float] = {}
+        for folder in self._power_sensors:
+            chip = _text(folder / "name")
+            for file in sorted(folder.glob("power[0-9]*_input")):
+                if (value := _number(file)) is not None:
+                    out[f"{chip} {file.name[: -len('_input')]}"] = value / 1e6
+            for file in sorted(folder.glob("curr[0-9]*_input")):
+                number = file.name[len("curr") : -len("_input")]
+                volts_file = folder / f"in{number}_input"
+                current_ma, voltage_mv = _number(file), _number(volts_file)
+                if current_ma is not None and voltage_mv is not None:
+                    rail = _text(folder / f"in{number}_label") or f"rail {number}"
+                    out[f"{chip} {rail}"] = current_ma * voltage_mv / 1e6
+        return out
 
     def rss_mb(self) -> float | None:
         """Resident memory of this process now."""

@@ -9,13 +9,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from statistics import median
 from types import TracebackType
 
 from edgeq.benchmark.machine import CpuTimes, Machine
 
-__all__ = ["HealthRecord", "HealthSample", "Telemetry"]
+__all__ = ["HealthRecord", "HealthSample", "Telemetry", "pi_flag_names"]
 
 _FREQUENCY_DROP = 0.10
 _MIN_DROP_SAMPLES = 6
@@ -42,6 +42,8 @@ class HealthSample:
     """Temperature of each zone by its name."""
     rss_mb: float | None
     pi_flags: int | None
+    power_w: Mapping[str, float] = field(default_factory=dict)
+    """Of each rail with a sensor."""
 
 
 @dataclass(frozen=True)
@@ -159,6 +161,7 @@ class Telemetry:
             zones_c=temperatures,
             rss_mb=self._machine.rss_mb(),
             pi_flags=self._machine.pi_throttled(ask_firmware=ask_firmware),
+            power_w=self._machine.power_w(),
         )
 
     def _make_record(self, after: HealthSample) -> HealthRecord:
@@ -240,6 +243,15 @@ def _temperature_evidence(machine: Machine, samples: tuple[HealthSample, ...]) -
                 f"is {lowest.temperature_c:.0f} C"
             )
     return evidence
+
+
+def pi_flag_names(flags: int) -> tuple[str, ...]:
+    """The Raspberry Pi's throttle flags in words, those of now and those since boot."""
+    now = tuple(name for bit, name in _PI_FLAGS.items() if flags >> bit & 1)
+    past = tuple(
+        f"{name} since boot" for bit, name in _PI_FLAGS.items() if flags >> bit >> _PI_SINCE_BOOT_SHIFT & 1
+    )
+    return now + past
 
 
 def _pi_evidence(samples: tuple[HealthSample, ...]) -> list[str]:

@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgeq.cli.evaluate import refuse_remote
 from edgeq.cli.flags import OutputFlags, command
+from edgeq.cli.onflags import On
 
 if TYPE_CHECKING:
     from edgeq.cli.console import Console
+    from edgeq.cli.remote import DeviceSide
     from edgeq.cli.subject import Subject
     from edgeq.runtimes.base import AuditReport
     from edgeq.targets import Target
 
-__all__ = ["audit", "audit_json", "audit_of", "disagreements", "reasons_of"]
+__all__ = ["audit", "audit_at", "audit_json", "audit_of", "disagreements", "reasons_of"]
 
 _COMPUTE = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
@@ -38,18 +39,21 @@ def audit(
     save: Annotated[
         bool, typer.Option("--save/--no-save", help="Keep reports/audit.json in the bundle.")
     ] = True,
-    on: Annotated[str | None, typer.Option("--on", metavar="LINK", help="Device to run on.")] = None,
+    on: On = None,
     output: OutputFlags,
-) -> None:
+) -> int:
     """Which layers really run in INT8, and why not the others."""
     from edgeq.cli.console import Console
     from edgeq.cli.keeping import keep_reports
+    from edgeq.cli.subject import open_subject
     from edgeq.report.terminal import audit_table, lint_table
     from edgeq.targets import load_target
 
-    refuse_remote(on)
     console = Console(output)
     profile = None if target is None else load_target(target)
+    if on:
+        with open_subject(subject, console=console, installed=False) as judged:
+            return _on_devices(on, judged, threads, console, show_all=show_all, save=save)
     with _opened(subject, profile, console) as judged:
         report = audit_of(judged, threads=threads, target=profile)
         for text in disagreements(report, _layers(judged)):
@@ -60,6 +64,45 @@ def audit(
         if save:
             keep_reports(judged.bundle, {"audit": audit_json(report)}, console)
         console.emit({**audit_json(report), "warnings": console.warnings})
+    return 0
+
+
+def _on_devices(
+    on: list[str], subject: Subject, threads: int, console: Console, *, show_all: bool, save: bool
+) -> int:
+    """The same on devices."""
+    from edgeq.cli.keeping import keep_reports
+    from edgeq.cli.onflags import each_device
+    from edgeq.cli.remote import at_work
+    from edgeq.device.fleet import DeviceEntry, devices_named
+    from edgeq.report.terminal import audit_table
+
+    many = len(devices_named(on)) > 1
+
+    def job(entry: DeviceEntry) -> tuple[AuditReport, dict[str, Any], str]:
+        with at_work(entry, [subject.runtime.name], console, need=subject.runtime.name) as side:
+            return audit_at(side, subject, threads=threads), side.to_json(), side.line()
+
+    def document(entry: DeviceEntry, result: tuple[AuditReport, dict[str, Any], str]) -> dict[str, Any]:
+        return {**audit_json(result[0]), "device": result[1]}
+
+    def show(entry: DeviceEntry, result: tuple[AuditReport, dict[str, Any], str]) -> None:
+        report, _, line = result
+        for text in disagreements(report, _layers(subject)):
+            console.warn(text)
+        console.show(line, audit_table(report, limit=len(report.layers) if show_all else 20))
+        if save:
+            name = f"audit-{entry.slug}" if many else "audit"
+            keep_reports(subject.bundle, {name: document(entry, result)}, console)
+
+    return each_device(on, job, console, show=show, document=document)
+
+
+def audit_at(side: DeviceSide, subject: Subject, *, threads: int) -> AuditReport:
+    """The audit on a device, with the reasons of the bundle's plan."""
+    from edgeq.cli.remote import audit_on
+
+    return audit_on(side, subject, threads=threads, reasons=reasons_of(_layers(subject)))
 
 
 def audit_of(subject: Subject, *, threads: int, target: Target | None = None) -> AuditReport:

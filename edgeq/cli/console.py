@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ class Console:
         self._json = flags.json
         self._quiet = flags.quiet
         self._warnings: list[str] = []
+        self._bar = threading.Lock()
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -58,9 +60,18 @@ class Console:
     @contextmanager
     def progress(self) -> Iterator[StageProgress]:
         """What reports (stage, done, total): a bar on a terminal, silence elsewhere."""
-        if self._quiet or not sys.stderr.isatty():
+        # One bar at a time: of several devices at work the first shows its progress.
+        if self._quiet or not sys.stderr.isatty() or not self._bar.acquire(blocking=False):
             yield lambda stage, done, total: None
             return
+        try:
+            with self._bars() as advance:
+                yield advance
+        finally:
+            self._bar.release()
+
+    @contextmanager
+    def _bars(self) -> Iterator[StageProgress]:
         from rich.console import Console as RichConsole
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 

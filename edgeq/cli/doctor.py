@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-
-from edgeq.cli.evaluate import refuse_remote
 from edgeq.cli.extras import HOST_MODULES
 from edgeq.cli.flags import OutputFlags, command
+from edgeq.cli.onflags import On
 
 __all__ = ["doctor"]
 
@@ -24,7 +22,7 @@ _EXTRAS = {
 @command
 def doctor(
     *,
-    on: Annotated[str | None, typer.Option("--on", metavar="LINK", help="Device to examine.")] = None,
+    on: On = None,
     output: OutputFlags,
 ) -> int:
     """What is there, what is missing, and how to get it."""
@@ -32,8 +30,11 @@ def doctor(
     from edgeq.cli.machine import machine_facts
     from edgeq.report.jsonio import to_jsonable
 
-    refuse_remote(on)
     console = Console(output)
+    if on:
+        from edgeq.cli.device import examine
+
+        return examine(on, console)
     facts = machine_facts()
     runtimes = _runtimes()
     extras = {name: _extra(*entry) for name, entry in _EXTRAS.items()}

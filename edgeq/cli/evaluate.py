@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from edgeq.cli.flags import OutputFlags, PostFlags, SpecFlags, command
+from edgeq.cli.onflags import On
 
-__all__ = ["evaluate", "refuse_remote"]
+if TYPE_CHECKING:
+    from edgeq.cli.console import Console
+    from edgeq.cli.subject import Subject
+    from edgeq.types import Dataset, PostProcess
 
-
-def refuse_remote(on: str | None) -> None:
-    """Raise where a device was asked for.
-
-    Raises:
-        UnavailableError: always, as this version has no device links.
-    """
-    from edgeq.errors import UnavailableError
-
-    if on is not None:
-        raise UnavailableError(
-            f"--on {on}: running on a device is not in this version of edgeq",
-            fix="leave --on out to run on this machine, or run edgeq on the device itself",
-        )
+__all__ = ["evaluate"]
 
 
 @command
@@ -52,11 +43,11 @@ def evaluate(
     save: Annotated[
         bool, typer.Option("--save/--no-save", help="Keep reports/accuracy.json in the bundle.")
     ] = True,
-    on: Annotated[str | None, typer.Option("--on", metavar="LINK", help="Device to run on.")] = None,
+    on: On = None,
     post: PostFlags,
     spec: SpecFlags,
     output: OutputFlags,
-) -> None:
+) -> int:
     """Accuracy of INT8 and float, and the drop with its interval."""
     from edgeq.cli.accuracy import measure_accuracy
     from edgeq.cli.budgets import default_drop_points
@@ -66,22 +57,62 @@ def evaluate(
     from edgeq.cli.subject import open_subject
     from edgeq.types import PostProcess
 
-    refuse_remote(on)
     console = Console(output)
     with open_subject(
-        subject, console=console, overrides=spec.overrides(), float_source=float_source, data=data
+        subject,
+        console=console,
+        overrides=spec.overrides(),
+        float_source=float_source,
+        data=data,
+        installed=not on,
     ) as judged:
         calibration = None if judged.bundle is None else judged.bundle.manifest.calibration
         dataset = open_evaluation(
             data, judged.known.head, console, split=split, images=images, image_folder=image_folder,
             calibration=calibration, allow_overlap=allow_overlap,
         )  # fmt: skip
-        accuracy = measure_accuracy(
-            judged, dataset, post=PostProcess(confidence=post.confidence, iou=post.iou), console=console
-        )
+        chosen = PostProcess(confidence=post.confidence, iou=post.iou)
         if judged.reference is None:
             console.note("no float model to compare with: give it with --float to get the drop")
+        if on:
+            return _on_devices(on, judged, dataset, chosen, console, per_class=per_class, save=save)
+        accuracy = measure_accuracy(judged, dataset, post=chosen, console=console)
         console.show(*accuracy.tables(per_class=per_class, budget_points=default_drop_points(judged)))
         if save:
             keep_reports(judged.bundle, {"accuracy": accuracy.to_json()}, console)
         console.emit({**accuracy.to_json(), "warnings": console.warnings})
+    return 0
+
+
+def _on_devices(
+    on: list[str],
+    subject: Subject,
+    dataset: Dataset,
+    post: PostProcess,
+    console: Console,
+    *,
+    per_class: bool,
+    save: bool,
+) -> int:
+    """The same on devices: predictions there, metrics here."""
+    from edgeq.cli.budgets import default_drop_points
+    from edgeq.cli.keeping import keep_reports
+    from edgeq.cli.onflags import each_device
+    from edgeq.cli.remote import DeviceAccuracy, HostSide, accuracy_on, at_work, warn_of_architecture
+    from edgeq.device.fleet import DeviceEntry, devices_named
+
+    devices_named(on)
+    host = HostSide.of(subject, dataset, post, console)
+
+    def job(entry: DeviceEntry) -> DeviceAccuracy:
+        with at_work(entry, [subject.runtime.name], console, need=subject.runtime.name) as side:
+            warn_of_architecture(subject, side, console)
+            return accuracy_on(side, subject, dataset, host, post, console)
+
+    def show(entry: DeviceEntry, result: DeviceAccuracy) -> None:
+        console.show(*result.tables(per_class=per_class, budget_points=default_drop_points(subject)))
+        if save:
+            name = "accuracy" if len(on) == 1 else f"accuracy-{entry.slug}"
+            keep_reports(subject.bundle, {name: result.to_json()}, console)
+
+    return each_device(on, job, console, show=show, document=lambda entry, result: result.to_json())

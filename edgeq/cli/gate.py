@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgeq.cli.flags import BudgetFlags, OutputFlags, PostFlags, SpecFlags, command, duration_s
+from edgeq.cli.onflags import On
 
 if TYPE_CHECKING:
     from edgeq.cli.console import Console
+    from edgeq.cli.gate_on import GateSettings
     from edgeq.cli.subject import Subject
     from edgeq.gate import Budget
 
@@ -59,6 +61,7 @@ def gate(
         float, typer.Option("--duration", parser=duration_s, metavar="TIME", help="Of a latency run.")
     ] = 10.0,
     save: Annotated[bool, typer.Option("--save/--no-save", help="Keep the reports in the bundle.")] = True,
+    on: On = None,
     limits: BudgetFlags,
     post: PostFlags,
     spec: SpecFlags,
@@ -76,10 +79,17 @@ def gate(
     console = Console(output)
     flags = limits.budget()
     with open_subject(
-        subject, console=console, overrides=spec.overrides(), float_source=float_source, data=data
+        subject,
+        console=console,
+        overrides=spec.overrides(),
+        float_source=float_source,
+        data=data,
+        installed=not on,
     ) as judged:
         budget = budget_for(flags, judged, target, console)
         how = _How(data, split, images, threads, duration, post)
+        if on:
+            return _on_devices(on, judged, budget, how, console, save=save)
         known, fresh = _reports(judged, budget, how, console)
         measured = measured_from(known.get("accuracy"), known.get("latency"), size_mb=judged.size_mb)
         report = check(budget, measured)
@@ -90,6 +100,45 @@ def gate(
             keep_reports(judged.bundle, {**fresh, "gate": report.to_json()}, console)
         console.emit({**report.to_json(), "warnings": console.warnings})
     return 0 if report.passed else FAILED
+
+
+def _on_devices(
+    on: list[str], subject: Subject, budget: Budget, how: _How, console: Console, *, save: bool
+) -> int:
+    """The gate on devices: what they can measure is measured there, now; each of them has to pass."""
+    from edgeq.cli.gate_on import DeviceGate, gate_on, host_side
+    from edgeq.cli.keeping import keep_reports
+    from edgeq.cli.onflags import each_device
+    from edgeq.device.fleet import DeviceEntry, devices_named
+    from edgeq.report.terminal import gate_table
+
+    many = len(devices_named(on)) > 1
+    settings = _settings(how)
+    host = host_side(subject, budget, settings, console)
+    failed: list[str] = []
+
+    def job(entry: DeviceEntry) -> DeviceGate:
+        return gate_on(entry, subject, budget, settings, host, console)
+
+    def show(entry: DeviceEntry, result: DeviceGate) -> None:
+        if not result.report.passed:
+            failed.append(entry.name)
+        console.show(*result.tables, gate_table(result.report))
+        if save:
+            end = f"-{entry.slug}" if many else ""
+            reports = {f"{name}{end}": data for name, data in result.reports.items()}
+            keep_reports(subject.bundle, reports, console)
+
+    code = each_device(on, job, console, show=show, document=lambda entry, result: result.to_json())
+    return FAILED if failed and code == 0 else code
+
+
+def _settings(how: _How) -> GateSettings:
+    from edgeq.cli.gate_on import GateSettings
+    from edgeq.types import PostProcess
+
+    post = PostProcess(confidence=how.post.confidence, iou=how.post.iou)
+    return GateSettings(how.data, how.split, how.images, how.threads, how.duration_s, post)
 
 
 def _reports(

@@ -14,6 +14,7 @@ from edgeq import __version__
 from edgeq.cli import failures
 from edgeq.cli.audit import audit
 from edgeq.cli.bench import bench
+from edgeq.cli.device import device
 from edgeq.cli.doctor import doctor
 from edgeq.cli.evaluate import evaluate
 from edgeq.cli.explain import explain
@@ -40,6 +41,7 @@ if importlib.util.find_spec("edgeq.cli.demo") is not None:
     app.command()(demo)
 for entry in (quantize, evaluate, bench, audit, explain, gate, predict, targets, doctor):
     app.command()(entry)
+app.add_typer(device)
 
 
 @app.callback(invoke_without_command=True)

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgeq.cli.flags import OutputFlags, SpecFlags, command
+from edgeq.cli.onflags import On
 
 if TYPE_CHECKING:
+    from edgeq.cli.console import Console
     from edgeq.cli.subject import Subject
     from edgeq.types import Detections, Float32Array, UInt8Array
 
@@ -33,6 +35,7 @@ def predict(
     iou: Annotated[float, typer.Option("--iou", min=0.0, max=1.0, help="NMS per class drops above.")] = 0.65,
     threads: Annotated[int, typer.Option("--threads", min=1, max=1024, help="Inside one inference.")] = 1,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing output file.")] = False,
+    on: On = None,
     spec: SpecFlags,
     output: OutputFlags,
 ) -> None:
@@ -50,11 +53,15 @@ def predict(
         if out.suffix.lower() not in _SUFFIXES:
             raise OutputError(f"{out} is no image file", fix=f"end it in {', '.join(_SUFFIXES)}")
     pixels = read_image(image)
-    with open_subject(subject, console=console, overrides=spec.overrides()) as judged:
+    with open_subject(subject, console=console, overrides=spec.overrides(), installed=not on) as judged:
         post = PostProcess(confidence=confidence, iou=iou, multi_label=False, max_detections=100)
-        if judged.runner.note:
+        if not on and judged.runner.note:
             console.warn(judged.runner.note)
-        found = _infer(judged, pixels, post, threads)
+        found = (
+            _infer_on(on, judged, image, post, threads, console)
+            if on
+            else _infer(judged, pixels, post, threads)
+        )
         names = judged.known.head.class_names
         rows = _boxes(found, names) if isinstance(found, Detections) else _classes(found, names)
         if rows:
@@ -82,6 +89,22 @@ def _infer(subject: Subject, pixels: UInt8Array, post: Any, threads: int) -> Det
     if specs.head.task is Task.CLASSIFY:
         return decode_classes(outputs, head=specs.head)
     return decode_detections(outputs, head=specs.head, spec=specs.input, geometry=geometry, post=post)
+
+
+def _infer_on(
+    on: list[str], subject: Subject, image: Path, post: Any, threads: int, console: Console
+) -> Detections | Float32Array:
+    """The same on a device."""
+    from edgeq.cli.remote import at_work, predict_on
+    from edgeq.device.fleet import devices_named
+    from edgeq.errors import InputError
+
+    entries = devices_named(on)
+    if len(entries) != 1:
+        raise InputError("predict runs on one device", fix="give --on once; evaluate and bench take many")
+    name = subject.runtime.name
+    with at_work(entries[0], [name], console, need=name) as side:
+        return predict_on(side, subject, image, post, threads)
 
 
 def _boxes(found: Detections, names: tuple[str, ...]) -> list[dict[str, Any]]:

@@ -123,6 +123,7 @@ def open_subject(
     console: Console,
     overrides: SpecOverrides | None = None,
     float_source: Path | None = None,
+    installed: bool = True,
     data: Path | None = None,
 ) -> Iterator[Subject]:
     """The bundle or model at a path; temporary files of it are gone when the block ends.
@@ -132,6 +133,7 @@ def open_subject(
         console: told what was recognised.
         overrides: what the user says of a plain model or of ``float_source``.
         float_source: float model to compare with; goes before a bundle's own.
+        installed: a bundle's runtime has to be here; not where only a device runs it.
         data: data set that is going to judge it; names the classes of a plain model that does not.
 
     Raises:
@@ -145,7 +147,7 @@ def open_subject(
             reference = None
             if float_source is not None:
                 reference, _ = load_float(float_source, Path(folder), overrides, console)
-            yield _from_bundle(bundle, reference, console)
+            yield _from_bundle(bundle, reference, console, installed=installed)
         else:
             plain = _PlainModel.open(path, overrides or SpecOverrides())
             found = None
@@ -206,7 +208,7 @@ def load_float(
     return path, Specs(model.input, model.head)
 
 
-def _from_bundle(bundle: Bundle, reference: Path | None, console: Console) -> Subject:
+def _from_bundle(bundle: Bundle, reference: Path | None, console: Console, *, installed: bool) -> Subject:
     manifest = bundle.manifest
     for name in bundle.unexpected:
         console.warn(f"{bundle.folder} holds a file that its manifest does not know: {name}")
@@ -214,7 +216,7 @@ def _from_bundle(bundle: Bundle, reference: Path | None, console: Console) -> Su
         name=manifest.name,
         artifact=bundle.artifact_path,
         size_mb=bundle.artifact_size_mb,
-        runtime=load_runtime(manifest.runtime),
+        runtime=load_runtime(manifest.runtime, installed=installed),
         bundle=bundle,
         reference=reference or bundle.reference_path,
         float_artifact=None if reference is not None else bundle.float_artifact_path,

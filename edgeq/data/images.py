@@ -1,6 +1,6 @@
 """Reading images that nobody vouches for, and knowing them again by their content.
 
-Needs numpy and OpenCV only, so it runs on the device.
+Needs numpy, and OpenCV or Pillow to decode, so it runs on the device; what looks for doubles needs OpenCV.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import io
 import os
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from edgeq.data.headers import ImageHeader, read_header
+from edgeq.data.pixels import decode_rgb
 from edgeq.errors import DataError
 from edgeq.types import UInt8Array
 
@@ -83,8 +83,12 @@ def decode_image(data: bytes, *, name: str) -> UInt8Array:
         DataError: as ``read_image``; ``name`` stands for the file in the message.
     """
     _checked_header(data, name=name)
-    image = _decode(data, cv2.IMREAD_COLOR, name=name)
-    cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
+    try:
+        image = decode_rgb(data)
+    except Exception as error:  # OpenCV's own; without OpenCV there is no such class to name
+        raise DataError(f"{name} cannot be decoded: {error}", fix=_REPLACE) from error
+    if image is None:
+        raise DataError(f"{name} cannot be decoded: truncated or damaged", fix=_REPLACE)
     return image
 
 
@@ -99,6 +103,8 @@ def decode_gray(data: bytes, *, name: str) -> UInt8Array:
     """
     header = _checked_header(data, name=name)
     short_side = min(header.width_px, header.height_px)
+    import cv2
+
     flags = cv2.IMREAD_GRAYSCALE
     for factor, reduced in ((4, cv2.IMREAD_REDUCED_GRAYSCALE_4), (2, cv2.IMREAD_REDUCED_GRAYSCALE_2)):
         if short_side >= factor * _REDUCED_SHORT_SIDE_PX:
@@ -152,6 +158,8 @@ def perceptual_hash(image: UInt8Array) -> int:
     Args:
         image: uint8 (h, w, 3) RGB or (h, w) grey.
     """
+    import cv2
+
     gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) if image.ndim == 3 else image
     small = cv2.resize(gray, (_HASH_COLUMNS, _HASH_ROWS), interpolation=cv2.INTER_AREA)
     bits = small[:, 1:] > small[:, :-1]
@@ -160,7 +168,7 @@ def perceptual_hash(image: UInt8Array) -> int:
 
 def hamming_distance(first: int, second: int) -> int:
     """Number of bits in which two perceptual hashes differ, 0..64."""
-    return (first ^ second).bit_count()
+    return bin(first ^ second).count("1")
 
 
 def _checked_header(data: bytes, *, name: str) -> ImageHeader:
@@ -190,6 +198,8 @@ def _check_size(header: ImageHeader, *, name: str) -> None:
 
 
 def _decode(data: bytes, flags: int, *, name: str) -> UInt8Array:
+    import cv2
+
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -32,7 +32,7 @@ from edgeq.types import (
     Task,
 )
 
-__all__ = ["Evaluation", "compare", "evaluate", "prediction_agreement"]
+__all__ = ["Evaluation", "compare", "evaluate", "evaluation_of", "prediction_agreement"]
 
 Progress = Callable[[int, int], None]
 """Called with images done and images in all."""
@@ -120,6 +120,30 @@ def evaluate(
             scores.append(decode_classes(outputs, head=head))
         if progress is not None:
             progress(done, len(dataset.samples))
+    return evaluation_of(
+        scores if head.task is Task.CLASSIFY else detections,
+        dataset, head=head, post=post, session_details=session.details,
+    )  # fmt: skip
+
+
+def evaluation_of(
+    predictions: Sequence[Detections | Float32Array],
+    dataset: Dataset,
+    *,
+    head: HeadSpec,
+    post: PostProcess,
+    session_details: Mapping[str, str],
+) -> Evaluation:
+    """Metrics of predictions that were made already, here or on a device, one for each image in order.
+
+    Raises:
+        DataError: the data set cannot judge the model, or there is not one prediction for each image.
+    """
+    _check_dataset(dataset, head)
+    if len(predictions) != len(dataset.samples):
+        raise DataError(f"{len(predictions)} predictions for {len(dataset.samples)} images")
+    detections = tuple(found for found in predictions if isinstance(found, Detections))
+    scores = [found for found in predictions if not isinstance(found, Detections)]
     class_scores = np.stack(scores) if scores else None
     metrics: DetectionMetrics | ClassificationMetrics
     if class_scores is None:
@@ -129,11 +153,11 @@ def evaluate(
     return Evaluation(
         metrics=metrics,
         samples=dataset.samples,
-        detections=tuple(detections),
+        detections=detections,
         class_scores=class_scores,
         class_names=head.class_names,
         post=post if head.task is Task.DETECT else None,
-        session_details=dict(session.details),
+        session_details=dict(session_details),
         origin=dataset.origin,
         split=dataset.split,
     )

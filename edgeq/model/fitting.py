@@ -65,7 +65,8 @@ def fit_head(head: HeadSpec, outputs: Sequence[TensorInfo]) -> HeadSpec:
 def _fits(tensor: TensorInfo, shape: Sequence[int]) -> bool:
     """Whether a tensor of that shape can go in; unknown dimensions take any size."""
     return len(tensor.shape) == len(shape) and all(
-        own in (size, -1) or not isinstance(own, int) for own, size in zip(tensor.shape, shape, strict=True)
+        own in (size, -1) or not isinstance(own, int)
+        for own, size in zip(tensor.shape, shape)  # noqa: B905 (boards may have Python 3.9)
     )
 
 

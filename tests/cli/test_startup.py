@@ -99,7 +99,7 @@ def test_installed_command_exit_codes(tmp_path):
     assert run_edgeq("--version").code == 0
     assert run_edgeq("targets", "x86").code == 2
     assert run_edgeq("audit", tmp_path / "no.onnx").code == 2
-    remote = run_edgeq("audit", tmp_path, "--on", "ssh://pi5", "--json")
+    remote = run_edgeq("doctor", "--on", "ssh://127.0.0.1:1", "--json")
     assert remote.code == remote.json["exit_code"] == 4
     assert run_edgeq("evaluate", tmp_path / "m.tflite", "--data", tmp_path).code == 2
     (tmp_path / "m.tflite").write_text("x")

@@ -225,7 +225,7 @@ def _why_float(
     """What the graph itself says: which of input, weight and output is not quantised."""
     missing = [
         what
-        for what, name in zip(("input", "weight"), node.input, strict=False)
+        for what, name in zip(("input", "weight"), node.input)  # noqa: B905 (boards may have Python 3.9)
         if name not in producers or producers[name].op_type != "DequantizeLinear"
     ]
     if len(missing) == 2:

@@ -75,7 +75,7 @@ class OnnxRuntimeSession:
             values = self._native.run(self._names, {self._inputs[0].name: tensor})
         except Exception as error:  # ONNX Runtime's exceptions share no public base class
             raise ModelError(f"inference failed: {one_line(error)}") from error
-        return dict(zip(self._names, values, strict=True))
+        return dict(zip(self._names, values))  # noqa: B905 (boards may have Python 3.9)
 
     def profile(self, tensor: npt.NDArray[Any], *, runs: int) -> tuple[LayerTime, ...]:
         """Each executed kernel with its median time; the model is loaded once more, with the profiler on.

@@ -76,7 +76,9 @@ def _not_quantised(session: OpenVinoSession) -> dict[str, str]:
             continue
         inputs = [node.input_value(index).get_node() for index in (0, 1)]
         lacking = [
-            what for what, made in zip(("input", "weight"), inputs, strict=True) if not _quantised(made)
+            what
+            for what, made in zip(("input", "weight"), inputs)  # noqa: B905 (boards may have Python 3.9)
+            if not _quantised(made)
         ]
         if lacking:
             verb = "is" if len(lacking) == 1 else "are"

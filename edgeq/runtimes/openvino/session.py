@@ -93,7 +93,8 @@ class OpenVinoSession:
             values = [np.array(entry.data) for entry in self._request.output_tensors]
         except RuntimeError as error:
             raise ModelError(f"inference failed: {one_line(error)}") from error
-        return {info.name: value for info, value in zip(self._outputs, values, strict=True)}
+        pairs = zip(self._outputs, values)  # noqa: B905 (boards may have Python 3.9)
+        return {info.name: value for info, value in pairs}
 
     def profile(self, tensor: npt.NDArray[Any], *, runs: int) -> tuple[LayerTime, ...]:
         """Each executed layer with its median time; the model is compiled once more, with counters.

@@ -107,7 +107,8 @@ def audit(
         loaded.append(_load(wheel, behind, read_model(behind), options))
     audited = [[_layer(n, part, reasons or {}) for n in range(len(part.names))] for part in loaded]
     taken, count, pieces = (
-        sum(counts) for counts in zip(*((len(p.taken), len(p.names), p.pieces) for p in loaded), strict=True)
+        sum(counts)
+        for counts in zip(*((len(p.taken), len(p.names), p.pieces) for p in loaded))  # noqa: B905 (boards may have Python 3.9)
     )
     details = {
         "version": wheel.version,

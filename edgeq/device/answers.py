@@ -1,0 +1,292 @@
+"""What a device may answer, checked before it is believed: a device is as untrusted as a downloaded file."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, TypeVar
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from edgeq.benchmark.steady import WarmUpRecord
+from edgeq.benchmark.telemetry import HealthRecord, HealthSample
+from edgeq.device.agent.wire import LIST_CHUNK, array_from_text
+from edgeq.device.errors import DeviceError
+from edgeq.runtimes.base import LayerAudit, LayerPrecision
+from edgeq.types import Detections, Float32Array, HeadSpec, PostProcess, Task
+
+__all__ = [
+    "BenchResult",
+    "Facts",
+    "Hello",
+    "InferResult",
+    "LayersPart",
+    "Loaded",
+    "Missing",
+    "Probe",
+    "RuntimeFacts",
+    "SeriesPart",
+    "health_record",
+    "health_samples",
+    "layer_audits",
+    "parse",
+    "prediction",
+]
+
+_Model = TypeVar("_Model", bound=BaseModel)
+_Text = Annotated[str, Field(max_length=1000)]
+_Finite = Annotated[float, Field(allow_inf_nan=False)]
+_Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+_Texts = Annotated[dict[_Text, _Text], Field(max_length=200)]
+_FARTHEST_PX = 1e6
+
+
+class _Answer(BaseModel):
+    # Unknown keys are ignored: a newer agent of the same protocol may say more.
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
+
+
+class Probe(_Answer):
+    """First contact: what the shell and the interpreter there say."""
+
+    system: _Text
+    machine: _Text
+    python: _Text | None
+    """Path of the interpreter; None: none was found."""
+    version: tuple[int, int, int] | None = None
+    bits: int = 64
+    libc: tuple[_Text, _Text] = ("", "")
+    root: _Text = ""
+    """edgeq's folder, absolute."""
+    agent: bool = False
+    """Whether the right agent is there."""
+    setup: dict[str, Any] | None = None
+    """What ``device setup`` noted, where the interpreter is that of its environment."""
+
+
+class Hello(_Answer):
+    """The agent's first line."""
+
+    magic: _Text
+    protocol: int
+    agent: _Text = ""
+    python: _Text = ""
+    machine: _Text = ""
+    pid: int = 0
+    failed: _Text | None = None
+
+
+class RuntimeFacts(_Answer):
+    """One runtime on the device."""
+
+    runtime: _Text
+    version: _Text | None
+    features: _Texts
+    problems: Annotated[list[_Text], Field(max_length=50)]
+
+
+class _Machine(_Answer):
+    architecture: _Text
+    cpu: _Text
+    cores: Annotated[int, Field(ge=1, le=4096)]
+    system: _Text
+    versions: _Texts
+
+
+class _Health(_Answer):
+    temperature_c: _Finite | None
+    frequency_mhz: _Finite | None
+    max_frequency_mhz: _Finite | None
+    governors: Annotated[list[_Text], Field(max_length=50)]
+    throttle_flags: Annotated[list[_Text], Field(max_length=20)] | None
+    power_w: Annotated[dict[_Text, _Finite], Field(max_length=100)]
+
+
+class Facts(_Answer):
+    """The device."""
+
+    machine: _Machine
+    model: _Text | None
+    emulated: _Text | None
+    decoder: _Text | None
+    free_mb: _Finite
+    health: _Health
+    runtimes: Annotated[list[RuntimeFacts], Field(max_length=50)]
+
+
+class Missing(_Answer):
+    """Positions of files that have to be sent, with the bytes that are there already."""
+
+    missing: Annotated[
+        list[tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]]], Field(max_length=LIST_CHUNK)
+    ]
+
+
+class Loaded(_Answer):
+    """A model's number."""
+
+    model: Annotated[int, Field(ge=1)]
+
+
+class InferResult(_Answer):
+    """What ran."""
+
+    details: _Texts
+
+
+class SeriesPart(_Answer):
+    """Some of a long list."""
+
+    name: _Text
+    values: Annotated[list[Annotated[int, Field(ge=-(1 << 62), le=1 << 62)]], Field(max_length=LIST_CHUNK)]
+
+
+class LayersPart(_Answer):
+    """Some layers of an audit."""
+
+    class Layer(_Answer):
+        """One layer."""
+
+        name: _Text
+        op: _Text
+        precision: _Text
+        kernel: _Text
+        reason: _Text
+
+    layers: Annotated[list[Layer], Field(max_length=LIST_CHUNK)]
+
+
+class _WarmUp(_Answer):
+    discarded: Annotated[int, Field(ge=0)]
+    steady: bool
+    last_medians_ms: Annotated[list[_Finite], Field(max_length=100)]
+
+    @property
+    def record(self) -> WarmUpRecord:
+        return WarmUpRecord(self.discarded, self.steady, tuple(self.last_medians_ms))
+
+
+class _Contestant(_Answer):
+    name: _Text
+    warm_up: _WarmUp
+    details: _Texts
+    peak_memory_mb: _Positive | None
+
+
+class _Stages(_Answer):
+    names: Annotated[list[_Text], Field(min_length=1, max_length=20)]
+    warm_up: _WarmUp
+
+
+class _Rate(_Answer):
+    rate_hz: _Positive
+
+
+class BenchResult(_Answer):
+    """All of a latency run but its samples."""
+
+    contestants: Annotated[list[_Contestant], Field(min_length=1, max_length=20)]
+    stages: _Stages | None
+    rate: _Rate | None
+    duration_s: _Positive
+    order: _Text
+    seed: int
+    remarks: Annotated[list[_Text], Field(max_length=50)]
+
+
+def parse(kind: type[_Model], data: Any, device: str) -> _Model:
+    """The answer as its model.
+
+    Raises:
+        DeviceError: it is not what it should be.
+    """
+    try:
+        return kind.model_validate(data, strict=False)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        field = ".".join(map(str, problem["loc"])) or kind.__name__
+        raise _nonsense(device, f"{field}: {problem['msg']}") from error
+
+
+def health_samples(data: Any, device: str) -> list[HealthSample]:
+    """Samples of the health record."""
+    return _adapted(_SAMPLES, data.get("samples") if isinstance(data, dict) else None, device)
+
+
+def health_record(data: Any, device: str) -> HealthRecord:
+    """The health record."""
+    return _adapted(_HEALTH, data, device)
+
+
+def prediction(
+    data: Any, head: HeadSpec, post: PostProcess, size_px: tuple[int, int] | None, device: str
+) -> tuple[str, Detections | Float32Array]:
+    """The image's SHA-256 and what was found in it.
+
+    Args:
+        data: the part.
+        head: the model's.
+        post: what was asked for; there cannot be more detections.
+        size_px: width and height of the image, where known: no box lies outside.
+        device: for the message.
+
+    Raises:
+        DeviceError: values that no model of that head gives.
+    """
+    try:
+        image, scores = str(data["image"]), array_from_text(data["scores"])
+        if head.task is Task.CLASSIFY:
+            if len(scores) != head.class_count or not np.isfinite(scores).all():
+                raise ValueError(f"{len(scores)} class scores")
+            return image, scores
+        boxes = array_from_text(data["boxes"]).reshape(-1, 4)
+        class_ids = np.asarray(data["class_ids"], dtype=np.int64).reshape(-1)
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
+        raise _nonsense(device, f"a prediction: {error}") from error
+    if not len(boxes) == len(scores) == len(class_ids) <= post.max_detections:
+        raise _nonsense(device, f"{len(boxes)} boxes, {len(scores)} scores, {len(class_ids)} classes")
+    limit = np.array([*(size_px or (_FARTHEST_PX, _FARTHEST_PX))] * 2, np.float32)
+    sane = (boxes >= 0).all() and (boxes <= limit).all() and (scores >= 0).all() and (scores <= 1.001).all()
+    if not sane or ((class_ids < 0) | (class_ids >= head.class_count)).any():
+        raise _nonsense(device, "detections outside of the image, the classes or the scores that can be")
+    return image, Detections(boxes, scores, class_ids)
+
+
+def layer_audits(part: LayersPart, device: str) -> list[LayerAudit]:
+    """Layers of an audit."""
+    try:
+        return [
+            LayerAudit(entry.name, entry.op, LayerPrecision(entry.precision), entry.kernel, entry.reason)
+            for entry in part.layers
+        ]
+    except ValueError as error:
+        raise _nonsense(device, str(error)) from error
+
+
+_SAMPLES: TypeAdapter[list[HealthSample]] = TypeAdapter(list[HealthSample])
+_HEALTH: TypeAdapter[HealthRecord] = TypeAdapter(HealthRecord)
+_Kind = TypeVar("_Kind")
+
+
+def _adapted(adapter: TypeAdapter[_Kind], data: Any, device: str) -> _Kind:
+    if not _finite(data):
+        raise _nonsense(device, "the health record: not a number")
+    try:
+        return adapter.validate_python(data)
+    except ValidationError as error:
+        raise _nonsense(device, f"the health record: {error.errors()[0]['msg']}") from error
+
+
+def _finite(data: Any) -> bool:
+    if isinstance(data, dict):
+        return all(map(_finite, data.values()))
+    if isinstance(data, list):
+        return all(map(_finite, data))
+    return not isinstance(data, float) or math.isfinite(data)
+
+
+def _nonsense(device: str, what: str) -> DeviceError:
+    return DeviceError(
+        f"{device}: its answer is not one that an agent gives ({what[:300]})",
+        fix="nothing of it is used; try 'edgeq device check', or 'edgeq device clean' and set it up again",
+    )

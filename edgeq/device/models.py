@@ -1,0 +1,89 @@
+"""A model as it goes to a device: its files with their hashes, and how it is opened there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edgeq.bundle.check import MANIFEST
+from edgeq.bundle.manifest import FileRole
+from edgeq.bundle.read import Bundle
+from edgeq.device.answers import Loaded, parse
+from edgeq.device.client import Device, Upload
+from edgeq.errors import ModelError
+from edgeq.files import sha256_of
+
+__all__ = ["DeviceModel", "bundle_model", "file_model"]
+
+_SIDE_FILES = (".bin", ".data")
+"""Weights beside a model: OpenVINO's, and ONNX's external data."""
+
+
+@dataclass(frozen=True)
+class DeviceModel:
+    """An artifact for a device."""
+
+    runtime: str
+    artifact: str
+    """Its name among the files."""
+    files: Mapping[str, Upload] = field(repr=False)
+    """By their names in the folder that the device makes of them."""
+    default_float: bool = False
+
+    def bring(self, device: Device, **options: Any) -> int:
+        """The model's number on the device, its files sent where they are not there.
+
+        Raises:
+            DeviceError: no room, no such runtime, or a file that is not what the manifest says.
+            LinkLost: the agent or the connection is gone.
+        """
+        device.upload(list(self.files.values()), **options)
+        request = {
+            "runtime": self.runtime,
+            "artifact": self.artifact,
+            "default_float": self.default_float,
+            "files": {
+                name: {"sha256": file.sha256, "size_bytes": file.size_bytes}
+                for name, file in self.files.items()
+            },
+        }
+        return parse(Loaded, device.request("load", request), device.name).model
+
+
+def bundle_model(bundle: Bundle) -> DeviceModel:
+    """A bundle's artifact with its manifest, by which the device checks it.
+
+    The hashes are the manifest's: opening the bundle has checked them.
+    """
+    entries = bundle.manifest.files.items()
+    files = {
+        name: Upload(bundle.folder / name, entry.sha256, entry.size_bytes)
+        for name, entry in entries
+        if entry.role is FileRole.ARTIFACT
+    }
+    files[MANIFEST] = _upload(bundle.folder / MANIFEST)
+    return DeviceModel(bundle.manifest.runtime, bundle.manifest.artifact, files)
+
+
+def file_model(artifact: Path, runtime: str, *, default_float: bool = False) -> DeviceModel:
+    """A model that is a file, or a folder, with what lies beside it and belongs to it.
+
+    Raises:
+        ModelError: it cannot be read.
+    """
+    try:
+        if artifact.is_dir():
+            inside = [path for path in sorted(artifact.rglob("*")) if path.is_file()]
+            files = {path.relative_to(artifact.parent).as_posix(): _upload(path) for path in inside}
+        else:
+            beside = [artifact.with_suffix(_SIDE_FILES[0]), Path(f"{artifact}{_SIDE_FILES[1]}")]
+            files = {path.name: _upload(path) for path in (artifact, *beside) if path.is_file()}
+    except OSError as error:
+        raise ModelError(f"{artifact} cannot be read: {error.strerror}") from error
+    return DeviceModel(runtime, artifact.name, files, default_float)
+
+
+def _upload(path: Path) -> Upload:
+    return Upload(path, sha256_of(path), path.stat().st_size)
