@@ -1,0 +1,127 @@
+"""Does a .tflite file compute what its source does? Float against ONNX, INT8 against the simulation.
+
+One row per model: mAP or top-1 of four models on the same images, the largest difference of a score on 16
+of them, and what the conversion takes. Rows that the result file holds already are kept unless --again is
+given.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import common
+from common import FailedError
+from models import MODELS, Model
+
+TARGET = "x86-tflite"
+_IMAGES = 16
+_CONVERT = """
+import sys
+from pathlib import Path
+from edgeq.runtimes.tflite.lower import lower
+from edgeq.runtimes.base import LowerOptions
+lower(Path(sys.argv[1]).read_bytes(), Path(sys.argv[2]), LowerOptions(name="converted"))
+"""
+_SCORES = """
+import json, sys
+from dataclasses import replace
+from pathlib import Path
+import numpy as np
+from edgeq.data.dataset import open_dataset
+from edgeq.data.stream import iter_tensors
+from edgeq.bundle.read import open_bundle
+from edgeq.model.decode import decode_classes, decode_rows
+from edgeq.runtimes import load_runtime
+from edgeq.runtimes.base import SessionOptions
+from edgeq.types import Layout, Task
+bundle = open_bundle(Path(sys.argv[1]))
+head, spec = bundle.manifest.head, bundle.manifest.input
+data = open_dataset(Path(sys.argv[2]), labels_required=False, class_names=head.class_names)
+source = load_runtime("onnxruntime").open_session(bundle.reference_path, options=SessionOptions())
+converted = load_runtime("tflite").open_session(bundle.float_artifact_path, options=SessionOptions())
+worst = 0.0
+for _, tensor, _ in iter_tensors(data.samples[: int(sys.argv[3])], replace(spec, layout=Layout.NCHW)):
+    pair = source.infer(tensor), converted.infer(np.ascontiguousarray(tensor.transpose(0, 2, 3, 1)))
+    if head.task is Task.CLASSIFY:
+        made = [np.exp(scores - np.max(scores)) for scores in (decode_classes(p, head=head) for p in pair)]
+        first, second = (scores / scores.sum() for scores in made)
+    else:
+        (_, first), (_, second) = (decode_rows(p, head=head, spec=spec) for p in pair)
+    worst = max(worst, float(np.abs(first - second).max()))
+print(json.dumps({"largest_score_difference": worst}))
+"""
+
+
+def main() -> int:
+    parser = common.arguments(__doc__, "tflite_fidelity")
+    parser.add_argument("--models", help=f"some of {', '.join(MODELS)}, with commas between")
+    parser.add_argument("--again", action="store_true", help="measure also what the result file holds")
+    given = parser.parse_args()
+    names = given.models.split(",") if given.models else list(MODELS)
+    rows = {}
+    if given.out.is_file():
+        rows = {row["name"]: row for row in json.loads(given.out.read_text(encoding="utf-8"))["rows"]}
+    failed = False
+    for name in names:
+        if name in rows and not given.again:
+            continue
+        try:
+            rows[name] = _row(name, MODELS[name], given.data)
+        except FailedError as error:
+            failed = True
+            print(f"{name}: {error}", file=sys.stderr)
+            continue
+        common.write(given.out, {"rows": [rows[key] for key in MODELS if key in rows]})
+    for row in (rows[key] for key in MODELS if key in rows):
+        print(_line(row))
+    return 1 if failed else 0
+
+
+def _row(name: str, model: Model, data: Path) -> dict[str, Any]:
+    start = common.conditions()
+    source, calib, labels = (data / part for part in (model.source, model.calib, model.labels))
+    flags = [*model.quantize_flags, *(["--eval", str(labels)] if model.evaluates else [])]
+    with tempfile.TemporaryDirectory() as folder:
+        bundle, converted = Path(folder) / "bundle", Path(folder) / "converted"
+        converted.mkdir()
+        common.edgeq("quantize", source, "--target", TARGET, "--calib", calib, "-o", bundle, *flags)
+        reference = bundle / "reference" / "float.onnx"
+        compared = {
+            "float_tflite": bundle / "reference" / "float.tflite",
+            "int8_simulated": bundle / "model.qdq.onnx",
+            "int8_tflite": bundle / "model.tflite",
+        }
+        metrics: dict[str, float] = {}
+        for key, path in compared.items():
+            preset = model.quantize_flags[-2:] if "--preset" in model.quantize_flags else ()
+            report = common.edgeq("evaluate", path, "--float", reference, "--data", labels, *preset).json()
+            metric = report["drop"]["metric"]
+            metrics["float_onnx"], metrics[key] = (entry[metric] for entry in report["models"])
+        scores = common.run([sys.executable, "-c", _SCORES, bundle, labels, str(_IMAGES)]).last_line()
+        cost = common.run([sys.executable, "-c", _CONVERT, compared["int8_simulated"], converted]).cost()
+    return {
+        "name": name,
+        "source": source.name,
+        **start,
+        "metric": metric,
+        **metrics,
+        **scores,
+        "conversion": cost,
+    }
+
+
+def _line(row: dict[str, Any]) -> str:
+    return (
+        f"{row['name']:22} {row['metric']} float {row['float_onnx']:.4f}, .tflite {row['float_tflite']:.4f}, "
+        f"scores within {row['largest_score_difference']:.1e}; INT8 simulated {row['int8_simulated']:.4f}, "
+        f".tflite {row['int8_tflite']:.4f}; conversion {row['conversion']['wall_s']:.1f} s, "
+        f"{row['conversion']['peak_rss_mb']:.0f} MB"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
