@@ -27,9 +27,14 @@ from edgeq.types import Float32Array
 
 __all__ = ["choose_grids"]
 
+_Undecided = tuple[ir.Value, Mapping[str, TensorPlan]]
+"""A value and the plans for it that are compared."""
+
 _SILU_FLOOR = -4.0
 """silu(-4) = -0.07: below this a SiLU's input needs no levels of its own."""
 _BIAS_WEIGHT = 100.0
+_TOGETHER = 64
+"""So many tensors are judged at a time: each takes a session, and its readers' exact values."""
 _SAME = 0.02
 """Candidates whose ends differ by less, relative to the span, count as one."""
 
@@ -54,7 +59,7 @@ def choose_grids(
         recipe: the user's.
         statistics: of the calibration set.
         images: a few pre-processed inputs of the calibration set, for ``auto``.
-        progress: called with (images done, images).
+        progress: called with (tensors judged, tensors).
     """
     rules = matching_rules(model, recipe.rules)
     tail = tail_nodes(model.graph)
@@ -181,14 +186,28 @@ def _close(first: Range, second: Range, span: float) -> bool:
 def _least_noise(
     model: ir.Model,
     scheme: Scheme,
-    undecided: Sequence[tuple[ir.Value, Mapping[str, TensorPlan]]],
+    undecided: Sequence[_Undecided],
     tail: set[ir.Node],
     images: Sequence[Float32Array],
     progress: Callable[[int, int], None] | None,
 ) -> dict[str, TensorPlan]:
     """For each value the candidate with the least measured noise."""
-    if not undecided:
-        return {}
+    chosen: dict[str, TensorPlan] = {}
+    for start in range(0, len(undecided), _TOGETHER):
+        part = undecided[start : start + _TOGETHER]
+        chosen.update(_least_noise_of_part(model, scheme, part, tail, images))
+        if progress is not None:
+            progress(start + len(part), len(undecided))
+    return chosen
+
+
+def _least_noise_of_part(
+    model: ir.Model,
+    scheme: Scheme,
+    undecided: Sequence[_Undecided],
+    tail: set[ir.Node],
+    images: Sequence[Float32Array],
+) -> dict[str, TensorPlan]:
     dtype = scheme.activation_dtype.value
     models = [(LocalModel(model, value, tail, dtype), plans) for value, plans in undecided]
     computed = {value.name for node in model.graph for value in node.outputs}
@@ -196,19 +215,18 @@ def _least_noise(
     session, input_name, names = session_with_outputs(model, wanted)
     noise = [np.zeros(len(plans)) for _, plans in models]
     with ThreadPoolExecutor(max_workers=core_count()) as pool:
-        for done, image in enumerate(images, start=1):
+        for image in images:
             values = dict(zip(names, session.run(names, {input_name: image}), strict=True))
             values[input_name] = image
             errors = [pool.submit(local.error, values, _grids(plans)) for local, plans in models]
             for total, error in zip(noise, errors, strict=True):
                 total += error.result()
-            if progress is not None:
-                progress(done, len(images))
-    chosen: dict[str, TensorPlan] = {}
-    for total, (local, plans) in zip(noise, models, strict=True):
-        best = int(np.argmin(total))
-        chosen[local.tensor] = replace(list(plans.values())[best], noise=float(total[best]) / len(images))
-    return chosen
+    return {
+        local.tensor: replace(
+            list(plans.values())[int(np.argmin(total))], noise=float(np.min(total)) / len(images)
+        )
+        for total, (local, plans) in zip(noise, models, strict=True)
+    }
 
 
 def _grids(plans: Mapping[str, TensorPlan]) -> list[Affine | ChannelAffine]:

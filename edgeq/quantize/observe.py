@@ -85,6 +85,8 @@ class Observer:
         for tensor in tensors:
             outputs = self._session.run(self._names, {self._input: tensor})
             _record(recorders, dict(zip(self._names, outputs, strict=True)), self._input, tensor)
+            # Before the next inference makes as many again.
+            del outputs
             count += 1
             if progress is not None:
                 progress(count)

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from edgeq.quantize import auto
 from edgeq.quantize.auto import choose_grids
 from edgeq.quantize.graph import tail_nodes
 from edgeq.quantize.grid import Affine, Range, affine, fake_quantize
@@ -217,12 +218,17 @@ def test_choosing_does_not_change_the_model_and_repeats_itself():
     assert choose_grids(model, UINT8, AUTO, statistics, pictures) == first
 
 
-def test_progress_counts_the_images():
+def test_progress_counts_the_tensors_and_parts_change_nothing(monkeypatch):
     model, pictures = normalised(silu_net()), images(3)
     seen = []
     statistics = Observer(model).observe(pictures)
-    choose_grids(model, UINT8, AUTO, statistics, pictures, progress=lambda *done: seen.append(done))
-    assert seen == [(1, 3), (2, 3), (3, 3)]
+    whole = choose_grids(model, UINT8, AUTO, statistics, pictures, progress=lambda *done: seen.append(done))
+    count = seen[-1][1]
+    assert seen == [(count, count)]
+    monkeypatch.setattr(auto, "_TOGETHER", 2)
+    seen.clear()
+    assert choose_grids(model, UINT8, AUTO, statistics, pictures, progress=lambda *d: seen.append(d)) == whole
+    assert seen == [(min(done, count), count) for done in range(2, count + 2, 2)]
 
 
 def test_a_network_that_ends_in_a_long_region_is_judged_at_the_tensor():
