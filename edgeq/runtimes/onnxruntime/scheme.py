@@ -50,6 +50,8 @@ def scheme(activation_dtype: IntegerType, *, weight_bits: int = 8) -> Scheme:
         placement=Placement.EVERY_TENSOR,
         integer_ops=_COMPUTED | _SHARED,
         shared_scale_ops=_SHARED,
+        # QLinearConcat takes inputs on any grids, but copies those that are on its output's.
+        joining_ops=frozenset({"Concat"}),
         # The transformers ReluQuantFusion and ClipQuantFusion drop them in front of a QuantizeLinear.
         fused_activations=frozenset({"Relu", "Clip"}),
         # QGemm without an output scale; there is no such convolution.
