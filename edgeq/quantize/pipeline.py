@@ -46,6 +46,8 @@ _RANGE_IMAGES = 4
 _ERROR_IMAGES = 8
 _PREDICTION_IMAGES = 24
 _RANKING_IMAGES = 8
+_USUAL_PX = 416 * 416
+"""Models with smaller inputs take more images in proportion: as much work, steadier numbers."""
 
 
 @dataclass(frozen=True)
@@ -245,8 +247,9 @@ class _Counter:
 
 
 def _tensors(model: FloatModel, calibration: CalibrationSet, count: int) -> list[Float32Array]:
-    """Pre-processed inputs of evenly spread calibration images."""
+    """Pre-processed inputs of evenly spread calibration images, ``count`` for inputs of a usual size."""
     total = len(calibration.samples)
+    count = max(count, round(count * _USUAL_PX / (model.input.height_px * model.input.width_px)))
     indices = np.unique(np.linspace(0, total - 1, min(count, total)).round().astype(int))
     chosen = [calibration.samples[index] for index in indices]
     return [tensor for _, tensor, _ in iter_tensors(chosen, model.input, workers=2)]
