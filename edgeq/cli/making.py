@@ -134,7 +134,7 @@ def _finish(
     calibration: CalibrationList | None,
 ) -> Made:
     """Lower, audit, measure and write."""
-    artifact = order.runtime.lower(graph, work, options=_lower_options(order))
+    artifact = order.runtime.lower(graph, work, options=_lower_options(order, model))
     float_artifact = _float_artifact(order, model, work)
     options = SessionOptions(threads=order.target.threads, compute_capability=order.target.compute_capability)
     audit = order.runtime.audit(artifact.path, options=options, reasons=reasons_of(layers))
@@ -179,11 +179,14 @@ def _finish(
     )
 
 
-def _lower_options(order: Order) -> LowerOptions:
+def _lower_options(order: Order, model: FloatModel) -> LowerOptions:
     return LowerOptions(
         float16_weights=order.precision is ModelPrecision.FLOAT16,
         integer_io=order.integer_io,
         dynamic_range=order.precision is ModelPrecision.DYNAMIC,
+        int8_weights=order.precision is ModelPrecision.INT8_WEIGHTS,
+        input=model.input,
+        labels=model.head.class_names,
     )
 
 
@@ -241,7 +244,13 @@ def _float_artifact(order: Order, model: FloatModel, work: Path) -> Artifact | N
     """The float model in the runtime's own form; None where it loads the ONNX model itself."""
     if ".onnx" in order.runtime.artifact_suffixes:
         return None
-    return order.runtime.lower(model.onnx_bytes, work, options=LowerOptions(name="float"))
+    return order.runtime.lower(
+        model.onnx_bytes,
+        work,
+        options=LowerOptions(
+            name="float", default_float=True, input=model.input, labels=model.head.class_names
+        ),
+    )
 
 
 def _files(

@@ -16,6 +16,7 @@ _FIXED = "export the model with a fixed input size, so that it is a constant"
 _LARGEST_SHARED = 16
 """Elements; larger constants are weights, of which no two are alike."""
 _HALF = "fp16"
+_LAYERS = frozenset({"conv", "conv_transpose", "linear", "matmul"})
 
 
 def identifier(name: str) -> str:
@@ -43,6 +44,7 @@ class Emitter:
         """MIL operation -> (ONNX node, op), for what multiplies."""
         self.node: Node | None = None
         self._names: set[str] = set()
+        self._counts: dict[str, int] = {}
         self._results = {identifier(name) for name in source.outputs}
         self._constants: dict[tuple[str, tuple[int, ...], bytes], Any] = {}
         self._casts: dict[tuple[str, bool], Any] = {}
@@ -125,10 +127,11 @@ class Emitter:
     def unique(self, name: str) -> str:
         """An identifier that no operation has yet."""
         base = identifier(name)
-        found, count = base, 1
+        found, count = base, self._counts.get(base, 0)
         # An output's name is kept for what has the output's own precision.
         while found in self._names or (found in self._results and self.half_now):
             found, count = f"{base}_{count}", count + 1
+        self._counts[base] = count
         self._names.add(found)
         return found
 
@@ -143,12 +146,12 @@ class Emitter:
             return variable
         key = (variable.name, half)
         if key not in self._casts:
-            name = self.unique(f"{variable.name}_{'half' if half else 'full'}")
+            name = self.unique("v")
             dtype = self.share(_HALF if half else "fp32")
             self._casts[key] = self.builder.cast(x=variable, dtype=dtype, name=name)
         return self._casts[key]
 
-    def op(self, kind: str, *, name: str = "scratch", **arguments: Any) -> Any:
+    def op(self, kind: str, *, name: str = "v", **arguments: Any) -> Any:
         """Variables of a MIL operation; plain values among the arguments become shared constants.
 
         Raises:
@@ -167,10 +170,16 @@ class Emitter:
         first = value[0] if isinstance(value, (list, tuple)) and value else value
         return value if hasattr(first, "sym_type") else self.share(value)
 
-    def write(self, node: Node, kind: str, *, name: str = "", **arguments: Any) -> Any:
-        """The operation that makes the node's only output, named after it or as given."""
-        self.values[node.outputs[0]] = self.op(kind, name=name or node.outputs[0], **arguments)
-        return self.values[node.outputs[0]]
+    def write(self, node: Node, kind: str, **arguments: Any) -> Any:
+        """The operation that makes the node's only output.
+
+        A layer is named after its node and a result after itself; all else, which nobody looks for, has
+        short names: in a small model long ones are a tenth of its size.
+        """
+        output = node.outputs[0]
+        name = output if output in self.source.outputs else node.name if kind in _LAYERS else "v"
+        self.values[output] = self.op(kind, name=name, **arguments)
+        return self.values[output]
 
     def layer(self, node: Node) -> None:
         """Remember which operation the node's multiplications went to."""

@@ -21,7 +21,9 @@ Array = npt.NDArray[Any]
 Prepared = Callable[[Mapping[str, Any]], Array]
 
 
-def _session(op: str, values: Mapping[str, Array], constants: set[str], attributes: Mapping[str, Any]) -> Prepared:
+def _session(
+    op: str, values: Mapping[str, Array], constants: set[str], attributes: Mapping[str, Any]
+) -> Prepared:
     """A one-op model; ``values`` are its inputs in order, by argument name."""
     import onnx
     import onnxruntime
@@ -33,7 +35,9 @@ def _session(op: str, values: Mapping[str, Array], constants: set[str], attribut
         for name, array in values.items()
         if name not in constants
     ]
-    initializers = [onnx.numpy_helper.from_array(np.asarray(values[name]), name) for name in values if name in constants]
+    initializers = [
+        onnx.numpy_helper.from_array(np.asarray(values[name]), name) for name in values if name in constants
+    ]
     node = helper.make_node(op, list(values), ["result"], **attributes)
     result = helper.make_tensor_value_info("result", TensorProto.FLOAT, None)
     graph = helper.make_graph([node], op, inputs, [result], initializers)
@@ -100,7 +104,7 @@ def _linear(arguments: Mapping[str, Any]) -> Prepared:
 
     def call(given: Mapping[str, Any]) -> Array:
         product = np.asarray(given["x"], np.float32) @ weight.T
-        return product if bias is None else product + np.asarray(bias, np.float32)
+        return np.asarray(product if bias is None else product + np.asarray(bias, np.float32))
 
     return call
 
@@ -125,9 +129,8 @@ def _bilinear(arguments: Mapping[str, Any]) -> Prepared:
         kind = "align_corners"
     else:
         kind = "half_pixel" if bool(arguments.get("half_pixel_centers", False)) else "asymmetric"
-    values = {
-        "x": arguments["x"], "roi": np.zeros(0, np.float32), "scales": np.asarray([1, 1, *factors], np.float32)
-    }  # fmt: skip
+    scales = np.asarray([1, 1, *factors], np.float32)
+    values = {"x": arguments["x"], "roi": np.zeros(0, np.float32), "scales": scales}
     attributes = {"mode": "linear", "coordinate_transformation_mode": kind}
     return _session("Resize", values, {"roi", "scales"}, attributes)
 

@@ -29,8 +29,9 @@ def _binary(function: Callable[[Array, Array], Array]) -> Callable[[Arguments], 
 
 
 def _sigmoid(x: Array) -> Array:
-    # By tanh: no overflow for large negative values, and one pass.
-    return np.asarray(0.5 * np.tanh(0.5 * x) + 0.5, np.float32)
+    # Without overflow, and exact to the last bits for small results too.
+    small = np.exp(-np.abs(x))
+    return np.asarray(np.where(x >= 0, 1, small) / (1 + small), np.float32)
 
 
 def _gelu(a: Arguments) -> Array:
@@ -66,7 +67,7 @@ def _quantize(a: Arguments) -> Array:
     info = np.iinfo(str(a["output_dtype"]))
     zero = _along(a["zero_point"], axis, x.ndim).astype(np.float32) if a.get("zero_point") is not None else 0
     scale = _along(a["scale"], axis, x.ndim).astype(np.float32)
-    return np.clip(np.rint(x / scale) + zero, info.min, info.max).astype(info.dtype)
+    return np.asarray(np.clip(np.rint(x / scale) + zero, info.min, info.max), info.dtype)
 
 
 def _dequantize(a: Arguments) -> Array:
@@ -97,9 +98,7 @@ def _slice(a: Arguments) -> Array:
     begin_mask = np.asarray(a["begin_mask"]) if a.get("begin_mask") is not None else np.zeros(x.ndim, bool)
     end_mask = np.asarray(a["end_mask"]) if a.get("end_mask") is not None else np.zeros(x.ndim, bool)
     parts = tuple(
-        slice(
-            None if begin_mask[i] else int(begin[i]), None if end_mask[i] else int(end[i]), int(stride[i])
-        )
+        slice(None if begin_mask[i] else int(begin[i]), None if end_mask[i] else int(end[i]), int(stride[i]))
         for i in range(x.ndim)
     )
     return np.asarray(x[parts])
@@ -156,7 +155,9 @@ def _gather_nd(a: Arguments) -> Array:
     x, indices, skip = np.asarray(a["x"]), np.asarray(a["indices"]), int(a.get("batch_dims", 0))
     if skip == 0:
         return np.asarray(x[tuple(np.moveaxis(indices, -1, 0))])
-    rows = [_gather_nd({"x": v, "indices": i, "batch_dims": skip - 1}) for v, i in zip(x, indices, strict=True)]
+    rows = [
+        _gather_nd({"x": v, "indices": i, "batch_dims": skip - 1}) for v, i in zip(x, indices, strict=True)
+    ]
     return np.stack(rows)
 
 
@@ -263,4 +264,6 @@ LIGHT: dict[str, Callable[[Arguments], Any]] = {
 def _arg_max(a: Arguments) -> Array:
     axis = int(a["axis"])
     found = np.argmax(a["x"], axis=axis)
-    return np.expand_dims(found, axis).astype(np.int32) if bool(a.get("keep_dims")) else found.astype(np.int32)
+    return (
+        np.expand_dims(found, axis).astype(np.int32) if bool(a.get("keep_dims")) else found.astype(np.int32)
+    )

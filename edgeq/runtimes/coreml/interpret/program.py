@@ -94,9 +94,7 @@ class Interpreter:
         Raises:
             ModelError: the interpreter has no such operation.
         """
-        arguments = {
-            key: self._resolve(value, values) for key, value in operation.arguments.items()
-        }
+        arguments = {key: self._resolve(value, values) for key, value in operation.arguments.items()}
         if operation.kind in HEAVY:
             if operation.name not in self._prepared:
                 self._prepared[operation.name] = HEAVY[operation.kind](arguments)
@@ -176,7 +174,9 @@ class _Reader:
             if native.op_type == "constexpr_affine_dequantize":
                 self._weight(native)
                 continue
-            arguments = {key: self._argument(value) for key, value in native.inputs.items() if value is not None}
+            arguments = {
+                key: self._argument(value) for key, value in native.inputs.items() if value is not None
+            }
             yield Operation(
                 native.op_type,
                 native.name,

@@ -61,9 +61,7 @@ def filters(emit: Emitter, node: Node, *, axis: int) -> Any:
 def stored(emit: Emitter, array: Array, *, axis: int) -> Any:
     """A float weight as a variable, in INT8 where only weights are to be."""
     if emit.int8_weights and array.ndim > 1 and not (emit.node is not None and emit.node.tail):
-        found = quantize_weight(
-            array, axis=axis, granularity=Granularity.PER_CHANNEL, method=RangeMethod.MSE
-        )
+        found = quantize_weight(array, axis=axis, granularity=Granularity.PER_CHANNEL, method=RangeMethod.MSE)
         return weight(emit, found.values, found.scale, np.zeros(found.scale.shape, np.int8), axis)
     return emit.share(emit.typed(array))
 
@@ -97,12 +95,12 @@ def pads_of(emit: Emitter, node: Node, kernel: tuple[int, ...]) -> Array:
     strides = _ints(node.get("strides"), [1] * rank)
     dilations = _ints(node.get("dilations"), [1] * rank)
     sizes = emit.shape(node.inputs[0])[2:]
-    pads = []
+    found: list[int] = []
     for size, window, stride, dilation in zip(sizes, kernel, strides, dilations, strict=True):
         total = max((-(-size // stride) - 1) * stride + (window - 1) * dilation + 1 - size, 0)
         before = total // 2 if kind == "SAME_UPPER" else total - total // 2
-        pads += [before, total - before]
-    return np.asarray(pads, np.int32)
+        found += [int(before), int(total - before)]
+    return np.asarray(found, np.int32)
 
 
 def _ints(values: Any, default: list[int]) -> Array:

@@ -40,7 +40,7 @@ def chained(kind: str) -> Callable[[Emitter, Node], None]:
     def write(emit: Emitter, node: Node) -> None:
         result = emit.input(node, 0)
         for index in range(1, len(node.inputs)):
-            result = emit.op(kind, name=node.outputs[0], x=result, y=emit.input(node, index))
+            result = emit.op(kind, x=result, y=emit.input(node, index))
         emit.values[node.outputs[0]] = result
 
     return write
@@ -115,7 +115,7 @@ def hard_sigmoid(emit: Emitter, node: Node) -> None:
 def hard_swish(emit: Emitter, node: Node) -> None:
     """``x * sigmoid_hard(x)`` with slope 1/6."""
     value = emit.input(node, 0)
-    gate = emit.op("sigmoid_hard", name=f"{node.outputs[0]}_gate", x=value, **_slope(emit, node, 1 / 6))
+    gate = emit.op("sigmoid_hard", x=value, **_slope(emit, node, 1 / 6))
     emit.write(node, "mul", x=value, y=gate)
 
 
@@ -154,9 +154,7 @@ def softmax(emit: Emitter, node: Node) -> None:
 
 def batch_norm(emit: Emitter, node: Node) -> None:
     """batch_norm with constant parameters."""
-    gamma, beta, mean, variance = (
-        emit.typed(emit.fixed(node, index, "parameter")) for index in range(1, 5)
-    )
+    gamma, beta, mean, variance = (emit.typed(emit.fixed(node, index, "parameter")) for index in range(1, 5))
     emit.write(
         node, "batch_norm", x=emit.input(node, 0), mean=mean, variance=variance, gamma=gamma, beta=beta,
         epsilon=emit.float_dtype(float(node.get("epsilon", 1e-5))),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +24,7 @@ def average_pool(emit: Emitter, node: Node) -> None:
     _pool(emit, node, "avg_pool", exclude_padding_from_average=not node.get("count_include_pad", 0))
 
 
-def _pool(emit: Emitter, node: Node, kind: str, **more: bool) -> None:
+def _pool(emit: Emitter, node: Node, kind: str, **more: Any) -> None:
     kernel = tuple(int(size) for size in node.get("kernel_shape"))
     if len(node.outputs) > 1 and node.outputs[1]:
         raise refuse(node, "it gives indices too", "export it without them")

@@ -66,9 +66,8 @@ def _nearest(emit: Emitter, node: Node, shape: tuple[int, ...], result: tuple[in
             scale_factor_height=np.float32(factors[0]), scale_factor_width=np.float32(factors[1]),
         )  # fmt: skip
         return
-    name = node.outputs[0]
     rows = emit.op(
-        "gather", name=f"{name}_rows", x=emit.input(node, 0), indices=wanted[0], axis=np.int32(2),
+        "gather", x=emit.input(node, 0), indices=wanted[0], axis=np.int32(2),
         validate_indices=False,
     )  # fmt: skip
     emit.write(node, "gather", x=rows, indices=wanted[1], axis=np.int32(3), validate_indices=False)

@@ -22,8 +22,8 @@ def quantize(emit: Emitter, node: Node) -> None:
     """quantize, per tensor or per channel."""
     scale, zero, axis = _parameters(emit, node)
     emit.write(
-        node, "quantize", name="q", input=emit.input(node, 0), scale=scale, zero_point=zero if zero.any() else None,
-        output_dtype=str(zero.dtype), axis=axis,
+        node, "quantize", input=emit.input(node, 0), scale=scale,
+        zero_point=zero if zero.any() else None, output_dtype=str(zero.dtype), axis=axis,
     )  # fmt: skip
 
 
@@ -35,7 +35,7 @@ def dequantize(emit: Emitter, node: Node) -> None:
         return
     scale, zero, axis = _parameters(emit, node)
     emit.write(
-        node, "dequantize", name="d", input=emit.input(node, 0), scale=scale,
+        node, "dequantize", input=emit.input(node, 0), scale=scale,
         zero_point=zero if zero.any() else None, axis=axis,
     )  # fmt: skip
 
@@ -88,7 +88,7 @@ def _parameters(emit: Emitter, node: Node) -> tuple[Array, Array, Any]:
 def _half_safe(emit: Emitter, scale: Array) -> Array:
     """Scales in the node's precision; one too small for it becomes the smallest it has, never 0."""
     tiny = np.finfo(emit.float_dtype).smallest_subnormal
-    return np.maximum(scale.astype(emit.float_dtype), tiny)
+    return np.asarray(np.maximum(scale.astype(emit.float_dtype), tiny))
 
 
 def _axis(node: Node, rank: int) -> int:

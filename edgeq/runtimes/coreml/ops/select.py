@@ -26,8 +26,8 @@ def cast(emit: Emitter, node: Node) -> None:
 def gather(emit: Emitter, node: Node) -> None:
     """gather."""
     emit.write(
-        node, "gather", x=emit.input(node, 0), indices=emit.input(node, 1), axis=np.int32(node.get("axis", 0)),
-        validate_indices=False,
+        node, "gather", x=emit.input(node, 0), indices=emit.input(node, 1),
+        axis=np.int32(node.get("axis", 0)), validate_indices=False,
     )  # fmt: skip
 
 
@@ -51,7 +51,7 @@ def top_k(emit: Emitter, node: Node) -> None:
     """topk: values and indices."""
     (count,) = as_ints(emit.fixed(node, 1, "count"))
     values, indices = emit.op(
-        "topk", name=node.outputs[0], x=emit.input(node, 0), k=np.int32(count),
+        "topk", x=emit.input(node, 0), k=np.int32(count),
         axis=np.int32(node.get("axis", -1)), ascending=not node.get("largest", 1),
         sort=bool(node.get("sorted", 1)), return_indices=True,
     )  # fmt: skip

@@ -71,7 +71,7 @@ def split(emit: Emitter, node: Node) -> None:
     axis = int(node.get("axis", 0))
     sizes = [emit.source.shapes[name][axis] for name in node.outputs]
     parts = emit.op(
-        "split", name=node.outputs[0], x=emit.input(node, 0), split_sizes=np.asarray(sizes, np.int32),
+        "split", x=emit.input(node, 0), split_sizes=np.asarray(sizes, np.int32),
         axis=np.int32(axis),
     )  # fmt: skip
     emit.values.update(zip(node.outputs, parts, strict=True))
@@ -106,7 +106,7 @@ def expand(emit: Emitter, node: Node) -> None:
     value = emit.input(node, 0)
     full = (1,) * (len(target) - len(shape)) + tuple(shape)
     if full != tuple(shape):
-        value = emit.op("reshape", name=f"{node.outputs[0]}_ranked", x=value, shape=np.asarray(full, np.int32))
+        value = emit.op("reshape", x=value, shape=np.asarray(full, np.int32))
     counts = [to // size for size, to in zip(full, target, strict=True)]
     emit.write(node, "tile", x=value, reps=np.asarray(counts, np.int32))
 
