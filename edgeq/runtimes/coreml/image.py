@@ -28,7 +28,12 @@ class ImageInput:
         layout = tools.colorlayout.RGB if self.color is ColorOrder.RGB else tools.colorlayout.BGR
         shape = built.program.functions["main"].inputs[built.input].shape
         return tools.ImageType(
-            name=built.input, shape=shape, scale=self.scale, bias=list(self.bias), color_layout=layout
+            name=built.input,
+            shape=shape,
+            scale=self.scale,
+            bias=list(self.bias),
+            color_layout=layout,
+            channel_first=True,
         )
 
     def to_json(self) -> dict[str, Any]:

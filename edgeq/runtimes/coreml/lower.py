@@ -108,7 +108,7 @@ def _save(tools: Any, built: Built, path: Path, image: ImageInput | None, metada
         ModelError: coremltools refuses the program.
     """
     if image is not None:
-        built.program.set_main_input_types((image.native(tools, built),))
+        built.program.functions["main"].set_input_types((image.native(tools, built),))
     try:
         # Its progress bars belong to no command of ours.
         with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):

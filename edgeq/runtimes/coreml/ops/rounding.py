@@ -64,6 +64,9 @@ def _constant(emit: Emitter, node: Node, array: Array) -> None:
     given = emit.constant(node, 2)
     zero = np.zeros(scale.shape, array.dtype) if given is None else given
     axis = _axis(node, array.ndim) if scale.size > 1 else 0
+    readers = [entry for entry in emit.source.nodes if node.outputs[0] in entry.inputs]
+    if all(entry.op == "Gemm" and not entry.get("transB", 0) for entry in readers) and array.ndim > 1:
+        return  # they store it turned around themselves
     if str(array.dtype) in _TYPES and array.ndim > 1:
         emit.values[node.outputs[0]] = weight(emit, array, scale, zero, axis)
         return
