@@ -25,6 +25,7 @@ from edgeq.errors import UnavailableError
 from edgeq.gate import Budget, GateReport, check, merge
 from edgeq.model.source import FloatModel
 from edgeq.quantize.pipeline import Quantized, default_cache_folder, quantize
+from edgeq.runtimes import runs_here
 from edgeq.runtimes.base import Artifact, AuditReport, LowerOptions, SessionOptions
 from edgeq.types import Dataset, ModelPrecision, Task
 
@@ -140,7 +141,7 @@ def _finish(
     audit = order.runtime.audit(artifact.path, options=options, reasons=reasons_of(layers))
     for text in disagreements(audit, layers):
         console.warn(text)
-    accuracy = _measure(order, model, evaluation, artifact, work, console)
+    accuracy = _measure(order, model, evaluation, artifact, quantized, work, console)
     gate = None
     budget = merge(Budget(), order.budget, task=model.head.task)
     if not budget.empty and accuracy is not None:
@@ -221,11 +222,16 @@ def _measure(
     model: FloatModel,
     evaluation: Dataset | None,
     artifact: Artifact,
+    quantized: Quantized | None,
     work: Path,
     console: Console,
 ) -> Accuracy | None:
     if not order.images.measured or evaluation is None:
         return None
+    simulated = None
+    if quantized is not None and not runs_here(order.runtime):
+        simulated = work / "simulated.qdq.onnx"
+        simulated.write_bytes(quantized.qdq)
     subject = Subject(
         name=order.source.stem,
         artifact=artifact.path,
@@ -236,6 +242,7 @@ def _measure(
         float_artifact=None,
         specs=Specs(model.input, model.head),
         label=order.precision.value,
+        simulated=simulated,
     )
     return measure_accuracy(subject, evaluation, post=order.post, console=console)
 

@@ -79,6 +79,8 @@ class Subject:
     """Name in comparisons with float: its precision."""
     reference_specs: Specs | None = None
     """Of the float model, where they are others than the artifact's; None: the same but for the layout."""
+    simulated: Path | None = None
+    """QDQ model that stands in where the runtime does not run; None: the bundle's, or the artifact itself."""
 
     @property
     def known(self) -> Specs:
@@ -101,7 +103,7 @@ class Subject:
         if runs_here(self.runtime):
             return Runner(self.runtime, self.artifact)
         onnx = self.artifact if self.artifact.suffix == ".onnx" else None
-        qdq = onnx or (None if self.bundle is None else self.bundle.qdq_path)
+        qdq = self.simulated or onnx or (None if self.bundle is None else self.bundle.qdq_path)
         if qdq is None:
             raise UnavailableError(
                 f"{self.runtime.name} does not run on this machine, and {self.name} holds no QDQ model "

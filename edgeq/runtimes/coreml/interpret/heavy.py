@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgeq.cores import core_count
 from edgeq.errors import ModelError
 
 __all__ = ["HEAVY"]
@@ -44,7 +43,8 @@ def _session(
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
     model.ir_version = 8
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = core_count()
+    # A thread pool for each of a hundred sessions would be in its own way.
+    options.intra_op_num_threads = 1
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
