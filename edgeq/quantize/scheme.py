@@ -52,6 +52,8 @@ class Scheme:
     default_predicted_drop: float = 0.2
     """Points; layers go to float for accuracy's sake from here on where the user names no budget. Less than
     predictions can resolve is no reason where a float layer costs much speed."""
+    half_scales: bool = False
+    """Scales are numbers that float16 holds, since the runtime stores them so."""
     weight_bits: int = 8
     """7: weights in -63..63, so that two products with uint8 fit into the 16 bits in which x86 without VNNI
     adds them."""

@@ -38,6 +38,7 @@ def scheme() -> Scheme:
         float_output_ops=_LAYERS,
         few_float_heads=6,
         quantize_bias=False,
+        half_scales=True,
         equalize_depthwise=True,
         max_float_layers=3,
     )

@@ -61,7 +61,13 @@ def filters(emit: Emitter, node: Node, *, axis: int) -> Any:
 def stored(emit: Emitter, array: Array, *, axis: int) -> Any:
     """A float weight as a variable, in INT8 where only weights are to be."""
     if emit.int8_weights and array.ndim > 1 and not (emit.node is not None and emit.node.tail):
-        found = quantize_weight(array, axis=axis, granularity=Granularity.PER_CHANNEL, method=RangeMethod.MSE)
+        found = quantize_weight(
+            array,
+            axis=axis,
+            granularity=Granularity.PER_CHANNEL,
+            method=RangeMethod.MSE,
+            half_scales=emit.half,
+        )
         return weight(emit, found.values, found.scale, np.zeros(found.scale.shape, np.int8), axis)
     return emit.share(emit.typed(array))
 

@@ -19,10 +19,14 @@ _TARGET = "quantise for a coreml target"
 
 
 def quantize(emit: Emitter, node: Node) -> None:
-    """quantize, per tensor or per channel."""
+    """quantize, per tensor or per channel; the model's input, which is float32, as it is."""
     scale, zero, axis = _parameters(emit, node)
+    if node.inputs[0] in emit.source.inputs:
+        value, scale = emit.values[node.inputs[0]], scale.astype(np.float32)
+    else:
+        value = emit.input(node, 0)
     emit.write(
-        node, "quantize", input=emit.input(node, 0), scale=scale,
+        node, "quantize", input=value, scale=scale,
         zero_point=zero if zero.any() else None, output_dtype=str(zero.dtype), axis=axis,
     )  # fmt: skip
 
