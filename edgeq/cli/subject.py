@@ -144,7 +144,7 @@ def open_subject(
         UnavailableError: its runtime is not here.
     """
     with tempfile.TemporaryDirectory(prefix="edgeq-") as folder:
-        if path.is_dir():
+        if path.is_dir() and path.suffix != ".mlpackage":
             bundle = open_bundle(path)
             reference = None
             if float_source is not None:
@@ -244,7 +244,7 @@ def _from_file(
     return Subject(
         name=path.stem,
         artifact=path,
-        size_mb=path.stat().st_size / 1e6,
+        size_mb=_bytes_of(path) / 1e6,
         runtime=plain.runtime,
         bundle=None,
         reference=reference,
@@ -253,6 +253,13 @@ def _from_file(
         unknown=unknown,
         reference_specs=float_specs,
     )
+
+
+def _bytes_of(path: Path) -> int:
+    """Of a file, or of all files of a model that is a folder."""
+    if not path.is_dir():
+        return path.stat().st_size
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
 
 
 def _recognised(plain: _PlainModel, data: Path | None) -> Specs:

@@ -62,6 +62,8 @@ class Scheme:
     background logits and clips the confident ones."""
     few_float_heads: int = 0
     """So many prediction layers or fewer stay in float even where INT8 ones could give float."""
+    few_float_head_ops: frozenset[str] | None = None
+    """Of these ops only; None: of any."""
     equalize_depthwise: bool = False
     """Equalise what depthwise convolutions read, unless the recipe says otherwise: without a zero point and
     with one scale per tensor, most channels would be left with a few levels."""

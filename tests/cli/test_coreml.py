@@ -83,3 +83,9 @@ def test_precisions_without_calibration(made, tmp_path, edgeq):
         (weights,) = (file for file in opened.artifact_path.rglob("weight.bin"))
         sizes[precision] = weights.stat().st_size
     assert sizes["int8-weights"] < sizes["float16"] < sizes["float32"]
+
+
+def test_a_plain_package_is_no_bundle(bundle, edgeq):
+    refused = edgeq("evaluate", bundle / "model.mlpackage", "--data", bundle)
+    assert refused.code == 4
+    assert "macOS" in refused.err

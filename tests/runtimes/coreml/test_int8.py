@@ -9,6 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgeq.errors import ModelError
 from edgeq.model.source import load
+from edgeq.quantize.recipe import RangeMethod, Recipe
 from edgeq.runtimes.base import LowerOptions
 from edgeq.runtimes.coreml import RUNTIME
 from edgeq.runtimes.coreml.agreement import compare_ops
@@ -244,3 +245,14 @@ def test_two_inputs_are_refused(tmp_path):
     data = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     with pytest.raises(ModelError, match="2 inputs"):
         RUNTIME.lower(data.SerializeToString(), tmp_path, options=LowerOptions())
+
+
+def test_few_prediction_convolutions_stay_float_and_a_classifiers_layer_does_not():
+    """Three or fewer convolutions of a head decide boxes; a classifier's one Gemm decides a rank."""
+    kinds = {"yolox": nets.yolox_net, "classifier": nets.classifier_net}
+    recipe = Recipe(range=RangeMethod.MINMAX, bias_correction=False, max_predicted_drop=None)
+    plans = {
+        name: nets.quantise(nets.normalised(make()), recipe, scheme())[0] for name, make in kinds.items()
+    }
+    assert any("prediction layer" in op.reason for op in plans["yolox"].float_ops)
+    assert "Gemm" in {op.op_type for op in plans["classifier"].int8_ops}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import onnx
 import pytest
@@ -182,3 +185,30 @@ def test_damaged_image_numbers_are_refused(tmp_path):
     spec.description.metadata.userDefined["edgeq"] = "[" * 100_000
     with pytest.raises(ModelError, match="does not say"):
         session._contents(spec)
+
+
+def test_the_device_side_imports_no_host_part():
+    code = (
+        "import sys\n"
+        "import edgeq.runtimes.coreml.session, edgeq.runtimes.coreml.audit, edgeq.runtimes.coreml.probe\n"
+        "heavy = {'onnx', 'onnx_ir', 'onnxruntime', 'edgeq.quantize', 'coremltools', 'torch'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_building_needs_no_torch(tmp_path):
+    code = (
+        "import sys\nfrom pathlib import Path\n"
+        "from edgeq.runtimes.base import LowerOptions\nfrom edgeq.runtimes.coreml import RUNTIME\n"
+        "data = Path(sys.argv[1]).read_bytes()\n"
+        "RUNTIME.lower(data, Path(sys.argv[2]), options=LowerOptions())\n"
+        "assert not {'torch', 'tensorflow'} & set(sys.modules)"
+    )
+    onnx.save(make_detector(), tmp_path / "d.onnx")
+    (tmp_path / "out").mkdir()
+    words = [sys.executable, "-c", code, str(tmp_path / "d.onnx"), str(tmp_path / "out")]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
