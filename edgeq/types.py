@@ -95,6 +95,8 @@ class ModelPrecision(str, Enum):
     """INT8 weights with INT16 activations, calibrated."""
     DYNAMIC = "dynamic"
     """INT8 weights, activations rounded at every inference ("dynamic range"); no calibration."""
+    INT8_WEIGHTS = "int8-weights"
+    """INT8 weights, computed in float; no calibration."""
     FLOAT16 = "float16"
     """Weights stored in float16, computed in float; no calibration."""
     FLOAT32 = "float32"

@@ -25,6 +25,7 @@ from edgeq.errors import UnavailableError
 from edgeq.gate import Budget, GateReport, check, merge
 from edgeq.model.source import FloatModel
 from edgeq.quantize.pipeline import Quantized, default_cache_folder, quantize
+from edgeq.runtimes import runs_here
 from edgeq.runtimes.base import Artifact, AuditReport, LowerOptions, SessionOptions
 from edgeq.types import Dataset, ModelPrecision, Task
 
@@ -134,13 +135,13 @@ def _finish(
     calibration: CalibrationList | None,
 ) -> Made:
     """Lower, audit, measure and write."""
-    artifact = order.runtime.lower(graph, work, options=_lower_options(order))
+    artifact = order.runtime.lower(graph, work, options=_lower_options(order, model))
     float_artifact = _float_artifact(order, model, work)
     options = SessionOptions(threads=order.target.threads, compute_capability=order.target.compute_capability)
     audit = order.runtime.audit(artifact.path, options=options, reasons=reasons_of(layers))
     for text in disagreements(audit, layers):
         console.warn(text)
-    accuracy = _measure(order, model, evaluation, artifact, work, console)
+    accuracy = _measure(order, model, evaluation, artifact, quantized, work, console)
     gate = None
     budget = merge(Budget(), order.budget, task=model.head.task)
     if not budget.empty and accuracy is not None:
@@ -179,11 +180,14 @@ def _finish(
     )
 
 
-def _lower_options(order: Order) -> LowerOptions:
+def _lower_options(order: Order, model: FloatModel) -> LowerOptions:
     return LowerOptions(
         float16_weights=order.precision is ModelPrecision.FLOAT16,
         integer_io=order.integer_io,
         dynamic_range=order.precision is ModelPrecision.DYNAMIC,
+        int8_weights=order.precision is ModelPrecision.INT8_WEIGHTS,
+        input=model.input,
+        labels=model.head.class_names,
     )
 
 
@@ -218,11 +222,16 @@ def _measure(
     model: FloatModel,
     evaluation: Dataset | None,
     artifact: Artifact,
+    quantized: Quantized | None,
     work: Path,
     console: Console,
 ) -> Accuracy | None:
     if not order.images.measured or evaluation is None:
         return None
+    simulated = None
+    if quantized is not None and not runs_here(order.runtime):
+        simulated = work / "simulated.qdq.onnx"
+        simulated.write_bytes(quantized.qdq)
     subject = Subject(
         name=order.source.stem,
         artifact=artifact.path,
@@ -233,6 +242,7 @@ def _measure(
         float_artifact=None,
         specs=Specs(model.input, model.head),
         label=order.precision.value,
+        simulated=simulated,
     )
     return measure_accuracy(subject, evaluation, post=order.post, console=console)
 
@@ -241,7 +251,13 @@ def _float_artifact(order: Order, model: FloatModel, work: Path) -> Artifact | N
     """The float model in the runtime's own form; None where it loads the ONNX model itself."""
     if ".onnx" in order.runtime.artifact_suffixes:
         return None
-    return order.runtime.lower(model.onnx_bytes, work, options=LowerOptions(name="float"))
+    return order.runtime.lower(
+        model.onnx_bytes,
+        work,
+        options=LowerOptions(
+            name="float", default_float=True, input=model.input, labels=model.head.class_names
+        ),
+    )
 
 
 def _files(

@@ -79,6 +79,8 @@ class Subject:
     """Name in comparisons with float: its precision."""
     reference_specs: Specs | None = None
     """Of the float model, where they are others than the artifact's; None: the same but for the layout."""
+    simulated: Path | None = None
+    """QDQ model that stands in where the runtime does not run; None: the bundle's, or the artifact itself."""
 
     @property
     def known(self) -> Specs:
@@ -101,7 +103,7 @@ class Subject:
         if runs_here(self.runtime):
             return Runner(self.runtime, self.artifact)
         onnx = self.artifact if self.artifact.suffix == ".onnx" else None
-        qdq = onnx or (None if self.bundle is None else self.bundle.qdq_path)
+        qdq = self.simulated or onnx or (None if self.bundle is None else self.bundle.qdq_path)
         if qdq is None:
             raise UnavailableError(
                 f"{self.runtime.name} does not run on this machine, and {self.name} holds no QDQ model "
@@ -142,7 +144,7 @@ def open_subject(
         UnavailableError: its runtime is not here.
     """
     with tempfile.TemporaryDirectory(prefix="edgeq-") as folder:
-        if path.is_dir():
+        if path.is_dir() and path.suffix != ".mlpackage":
             bundle = open_bundle(path)
             reference = None
             if float_source is not None:
@@ -242,7 +244,7 @@ def _from_file(
     return Subject(
         name=path.stem,
         artifact=path,
-        size_mb=path.stat().st_size / 1e6,
+        size_mb=_bytes_of(path) / 1e6,
         runtime=plain.runtime,
         bundle=None,
         reference=reference,
@@ -251,6 +253,13 @@ def _from_file(
         unknown=unknown,
         reference_specs=float_specs,
     )
+
+
+def _bytes_of(path: Path) -> int:
+    """Of a file, or of all files of a model that is a folder."""
+    if not path.is_dir():
+        return path.stat().st_size
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
 
 
 def _recognised(plain: _PlainModel, data: Path | None) -> Specs:

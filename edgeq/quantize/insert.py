@@ -149,6 +149,7 @@ def _quantise_constants(graph: ir.Graph, node: ir.Node, plan: Plan) -> None:
         granularity=plan.granularity,
         method=plan.weight_range,
         bits=plan.weight_bits,
+        half_scales=plan.half_scales,
         smallest_scale=smallest_weight_scale(bias, source.grid.scale) if bias is not None and source else 0.0,
     )
     name = weight_value.name or node_name(node)

@@ -51,6 +51,8 @@ class Plan:
     weight_range: RangeMethod
     quantize_bias: bool
     weight_bits: int = 8
+    half_scales: bool = False
+    """Every scale is a number that float16 holds."""
     bias_shifts: Mapping[str, Float32Array] = field(default_factory=dict)
     """Node name -> (output channels,) to be added to its bias."""
     weights: Mapping[str, QuantisedWeight] = field(default_factory=dict)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
+import numpy as np
 import onnx_ir as ir
 
 from edgeq.errors import ModelError
@@ -13,7 +15,7 @@ from edgeq.quantize.precision import assign_precisions
 from edgeq.quantize.recipe import Precision, Recipe
 from edgeq.quantize.scheme import Scheme
 from edgeq.quantize.tensors import grid_roots, joined_outputs, quantised_values
-from edgeq.quantize.weights import QuantisedWeight
+from edgeq.quantize.weights import QuantisedWeight, half_scale
 from edgeq.types import Float32Array
 
 __all__ = ["build_plan"]
@@ -51,6 +53,8 @@ def build_plan(
     tensors = {
         value.name or "": _tensor_plan(value, joined.get(value, [roots[value]]), grids) for value in values
     }
+    if scheme.half_scales:
+        tensors = {name: _with_half_scale(tensor) for name, tensor in tensors.items()}
     shifts = {
         name: shift
         for name, shift in (bias_shifts or {}).items()
@@ -63,6 +67,7 @@ def build_plan(
         granularity=recipe.granularity,
         weight_range=recipe.weight_range,
         weight_bits=recipe.weight_bits or scheme.weight_bits,
+        half_scales=scheme.half_scales,
         quantize_bias=scheme.quantize_bias,
         bias_shifts=shifts,
         weights=weights or {},
@@ -77,6 +82,12 @@ def _tensor_plan(value: ir.Value, sources: Sequence[ir.Value], grids: Mapping[st
     if source == name:
         return found
     return TensorPlan(name, found.grid, f"shared with {source}")
+
+
+def _with_half_scale(tensor: TensorPlan) -> TensorPlan:
+    """The same with the next larger scale that float16 holds; per tensor only."""
+    scale = float(half_scale(np.asarray(tensor.grid.scale)))
+    return replace(tensor, grid=replace(tensor.grid, scale=scale))
 
 
 def _span(tensor: TensorPlan) -> float:

@@ -46,7 +46,12 @@ def assign_precisions(
     rules = matching_rules(model, recipe.rules)
     found = head_nodes(model.graph, tail)
     few = len(found) <= scheme.few_float_heads
-    heads = {node for node in found if few or node.op_type not in scheme.float_output_ops}
+    exact = scheme.few_float_head_ops
+    heads = {
+        node
+        for node in found
+        if node.op_type not in scheme.float_output_ops or (few and (exact is None or node.op_type in exact))
+    }
     heads = heads if recipe.float_heads and scheme.float_heads else set()
     for node in model.graph:
         name = node_name(node)

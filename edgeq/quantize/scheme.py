@@ -52,6 +52,8 @@ class Scheme:
     default_predicted_drop: float = 0.2
     """Points; layers go to float for accuracy's sake from here on where the user names no budget. Less than
     predictions can resolve is no reason where a float layer costs much speed."""
+    half_scales: bool = False
+    """Scales are numbers that float16 holds, since the runtime stores them so."""
     weight_bits: int = 8
     """7: weights in -63..63, so that two products with uint8 fit into the 16 bits in which x86 without VNNI
     adds them."""
@@ -60,6 +62,8 @@ class Scheme:
     background logits and clips the confident ones."""
     few_float_heads: int = 0
     """So many prediction layers or fewer stay in float even where INT8 ones could give float."""
+    few_float_head_ops: frozenset[str] | None = None
+    """Of these ops only; None: of any."""
     equalize_depthwise: bool = False
     """Equalise what depthwise convolutions read, unless the recipe says otherwise: without a zero point and
     with one scale per tensor, most channels would be left with a few levels."""

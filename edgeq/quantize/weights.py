@@ -11,7 +11,7 @@ import numpy.typing as npt
 from edgeq.quantize.recipe import Granularity, RangeMethod
 from edgeq.types import Float32Array
 
-__all__ = ["QuantisedWeight", "quantize_bias", "quantize_weight", "smallest_weight_scale"]
+__all__ = ["QuantisedWeight", "half_scale", "quantize_bias", "quantize_weight", "smallest_weight_scale"]
 
 _SMALLEST_SCALE = 1e-8
 _INT32_LIMIT = 2**31 - 1
@@ -36,6 +36,7 @@ def quantize_weight(
     method: RangeMethod,
     bits: int = 8,
     smallest_scale: npt.NDArray[Any] | float = 0.0,
+    half_scales: bool = False,
 ) -> QuantisedWeight:
     """Round a float weight to int8 in -127..127, or -63..63 with 7 bits.
 
@@ -48,6 +49,7 @@ def quantize_weight(
         method: ``minmax`` or ``mse``.
         bits: 8 or 7.
         smallest_scale: (output channels,) or one for all: what the bias needs to fit into int32.
+        half_scales: scales that float16 holds.
     """
     limit = 2 ** (bits - 1) - 1
     rows = np.moveaxis(np.asarray(weight, np.float64), axis, 0).reshape(weight.shape[axis], -1)
@@ -58,6 +60,7 @@ def quantize_weight(
         scale = _least_error(rows, scale, limit)
     floor = np.max(smallest_scale) if granularity is Granularity.PER_TENSOR else smallest_scale
     scale = np.maximum(scale, floor).astype(np.float32)
+    scale = half_scale(scale) if half_scales else scale
     if granularity is Granularity.PER_TENSOR:
         divisor: npt.NDArray[Any] = scale.reshape(())
         scale = scale.reshape(())
@@ -65,6 +68,17 @@ def quantize_weight(
         divisor = scale.reshape([-1 if i == axis else 1 for i in range(weight.ndim)])
     values = np.clip(np.rint(weight / divisor), -limit, limit).astype(np.int8)
     return QuantisedWeight(values, scale, axis)
+
+
+def half_scale(scale: npt.NDArray[Any]) -> Float32Array:
+    """The next number that float16 holds, not below the scale, so that nothing new is clipped.
+
+    Any shape. Numbers below float16's smallest normal one become that: some devices know no smaller ones.
+    """
+    wanted = np.maximum(np.asarray(scale, np.float32), np.finfo(np.float16).smallest_normal)
+    rounded = wanted.astype(np.float16)
+    above = np.nextafter(rounded, np.float16(np.inf))
+    return np.asarray(np.where(rounded.astype(np.float32) < wanted, above, rounded), np.float32)
 
 
 def quantize_bias(bias: npt.NDArray[Any], scale: npt.NDArray[Any]) -> npt.NDArray[np.int32]:

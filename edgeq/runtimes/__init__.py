@@ -29,13 +29,14 @@ __all__ = [
 
 GROUP = "edgeq.runtimes"
 _CHECKOUT = {
+    "coreml": "edgeq.runtimes.coreml:RUNTIME",
     "onnxruntime": "edgeq.runtimes.onnxruntime:RUNTIME",
     "openvino": "edgeq.runtimes.openvino:RUNTIME",
     "tensorrt": "edgeq.runtimes.tensorrt:RUNTIME",
     "tflite": "edgeq.runtimes.tflite:RUNTIME",
 }
 """For a checkout that was never installed, which has no entry points."""
-_LATER = {".engine": "tensorrt", ".mlpackage": "coreml"}
+_LATER = {".engine": "tensorrt"}
 """File endings that tell which runtime would be needed."""
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy.typing as npt
 
-from edgeq.types import ModelPrecision, TensorInfo
+from edgeq.types import InputSpec, ModelPrecision, TensorInfo
 
 if TYPE_CHECKING:
     from edgeq.quantize.scheme import Scheme
@@ -50,6 +50,8 @@ class SessionOptions:
     """Of the NVIDIA GPU that a model is checked for on a machine without one: ``8.7``."""
     dla_core: int | None = None
     """NVIDIA DLA core to run on, the GPU doing what it cannot; None: the GPU."""
+    compute_units: str | None = None
+    """Core ML: ``all``, ``cpu-and-ne``, ``cpu-and-gpu`` or ``cpu``; None: its default, which is all."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,14 @@ class LowerOptions:
     """Inputs and outputs in the integer types of their grids, where the runtime can."""
     dynamic_range: bool = False
     """Weights of float layers in int8, their activations rounded while running, where the runtime can."""
+    int8_weights: bool = False
+    """Weights of float layers stored in int8, computed in float, where the runtime can."""
+    default_float: bool = False
+    """A float model in the runtime's own default precision, where that is settled in the artifact."""
+    input: InputSpec | None = None
+    """What the model wants to see, for artifacts that take images; None: the artifact takes the tensor."""
+    labels: tuple[str, ...] = ()
+    """Class names, for artifacts that carry them."""
 
 
 @dataclass(frozen=True)

@@ -85,3 +85,16 @@ def test_the_bias_is_rounded_to_its_scale():
 def test_the_bias_saturates_instead_of_wrapping_round():
     got = quantize_bias(np.asarray([1.0, -1.0, 0.0]), np.asarray([1e-12, 1e-12, 1e-12]))
     assert got.tolist() == [2**31 - 1, -(2**31 - 1), 0]
+
+
+def test_half_scales_are_float16s_own_and_clip_nothing():
+    weight = np.random.default_rng(0).normal(size=(64, 8, 3, 3)).astype(np.float32)
+    weight *= np.geomspace(1e-6, 10, 64).reshape(-1, 1, 1, 1).astype(np.float32)
+    options = {"axis": 0, "granularity": Granularity.PER_CHANNEL, "method": RangeMethod.MINMAX}
+    plain, half = quantize_weight(weight, **options), quantize_weight(weight, **options, half_scales=True)
+    np.testing.assert_array_equal(half.scale, half.scale.astype(np.float16).astype(np.float32))
+    assert (half.scale >= plain.scale).all()
+    assert half.scale.min() >= np.finfo(np.float16).smallest_normal
+    normal = plain.scale >= np.finfo(np.float16).smallest_normal
+    assert (half.scale[normal] <= plain.scale[normal] * (1 + 2**-10)).all()
+    assert np.abs(half.values.astype(int)).max() <= 127

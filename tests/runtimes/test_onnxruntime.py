@@ -231,8 +231,8 @@ def test_runtimes_by_name_and_by_file(tmp_path):
     assert runtime_for(Path("a.onnx")).name == "onnxruntime"
     with pytest.raises(InputError, match="no runtime 'tensorflow'"):
         load_runtime("tensorflow")
-    with pytest.raises(UnavailableError, match="coreml"):
-        runtime_for(Path("a.mlpackage"))
+    with pytest.raises(UnavailableError, match="tensorrt"):
+        runtime_for(Path("a.engine"))
     with pytest.raises(InputError, match="neither a bundle nor a model"):
         runtime_for(Path("a.txt"))
 

@@ -45,10 +45,10 @@ class TfliteRuntime:
 
     @property
     def precisions(self) -> tuple[ModelPrecision, ...]:
-        """All of them."""
+        """All but INT8 weights that are computed with in float."""
         from edgeq.types import ModelPrecision
 
-        return tuple(ModelPrecision)
+        return tuple(entry for entry in ModelPrecision if entry is not ModelPrecision.INT8_WEIGHTS)
 
     def open_session(self, artifact: Path, *, options: SessionOptions) -> Session:
         """A loaded model; see `edgeq.runtimes.tflite.session`."""

@@ -1,0 +1,76 @@
+"""Judges one Core ML bundle on a machine without Core ML; the last line that it prints is JSON.
+
+Op by op, each operation of the saved program fed with the QDQ model's own tensors; then the metric of the
+interpreted program (not Core ML) against the simulation, the QDQ model in ONNX Runtime, on the same images.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from edgeq.bundle.read import open_bundle
+from edgeq.data.dataset import open_dataset
+from edgeq.data.select import select
+from edgeq.data.stream import iter_tensors
+from edgeq.evaluate.run import compare, evaluate
+from edgeq.runtimes import load_runtime
+from edgeq.runtimes.base import SessionOptions
+from edgeq.runtimes.coreml.agreement import compare_ops
+from edgeq.runtimes.coreml.lower import write_package
+from edgeq.runtimes.coreml.session import INTERPRETED, open_interpreted
+from edgeq.runtimes.coreml.source import read_source
+from edgeq.types import PostProcess
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("labels", type=Path)
+    parser.add_argument("--images", type=int, default=64)
+    given = parser.parse_args()
+    bundle = open_bundle(given.bundle)
+    manifest, qdq = bundle.manifest, bundle.qdq_path
+    if qdq is None:
+        parser.error(f"{given.bundle} holds no QDQ model")
+    data = select(
+        open_dataset(given.labels, split="val", class_names=manifest.head.class_names), given.images
+    )
+    model = qdq.read_bytes()
+    _, tensor, _ = next(iter_tensors(data.samples[:1], manifest.input))
+    found: dict[str, Any] = {"image_count": len(data.samples), "executed_by": INTERPRETED}
+    with tempfile.TemporaryDirectory() as folder:
+        for half in (False, True):
+            key = "float16" if half else "float32"
+            agreement = compare_ops(model, Path(folder) / f"{key}.mlpackage", tensor, half=half)
+            found[key] = {
+                "quantize_count": agreement.counts["quantize"],
+                "quantised_value_count": agreement.quantised_count,
+                "flip_count": agreement.flips,
+                "worst_product_error": agreement.worst(products=True),
+                "worst_other_error": agreement.worst(products=False),
+            }
+        full = Path(folder) / "float32.mlpackage"
+        plain = write_package(
+            read_source((given.bundle / "reference" / "float.onnx").read_bytes()),
+            Path(folder) / "plain.mlpackage",
+            half=False,
+        )
+        found["size_mb"], found["float32_size_mb"] = bundle.artifact_size_mb, plain.size_mb
+        post = manifest.postprocess or PostProcess()
+        settings = {"spec": manifest.input, "head": manifest.head, "post": post, "workers": 1}
+        options = SessionOptions()
+        simulated = evaluate(load_runtime("onnxruntime").open_session(qdq, options=options), data, **settings)
+        for key, path in (("float32", full), ("float16", bundle.artifact_path)):
+            interpreted = evaluate(open_interpreted(path, options), data, **settings)
+            difference = compare(simulated, interpreted)
+            found[key]["below_simulation_points"] = difference.drop_points
+            found[key]["below_simulation_interval_points"] = list(difference.drop_interval_points)
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""Models through `edgeq quantize` for Core ML, and what can be verified of the packages without a Mac.
+
+No latency: Core ML is part of macOS. One row per model; rows that the result file holds already are kept
+unless --again is given.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import common
+from common import FailedError
+from models import MODELS, Model
+
+TARGET = "apple-neural-engine"
+
+
+def main() -> int:
+    parser = common.arguments(__doc__, "coreml_models")
+    parser.add_argument("--models", help=f"some of {', '.join(MODELS)}, with commas between")
+    parser.add_argument("--images", type=int, default=64, help="to interpret each package on")
+    parser.add_argument("--again", action="store_true", help="measure also what the result file holds")
+    given = parser.parse_args()
+    names = given.models.split(",") if given.models else list(MODELS)
+    unknown = [name for name in names if name not in MODELS]
+    if unknown:
+        parser.error(f"unknown: {', '.join(unknown)}; there are {', '.join(MODELS)}")
+    rows: dict[str, dict[str, Any]] = {}
+    if given.out.is_file():
+        rows = {row["name"]: row for row in json.loads(given.out.read_text(encoding="utf-8"))["rows"]}
+    failed = False
+    for name in names:
+        if name in rows and not given.again:
+            continue
+        try:
+            rows[name] = _row(name, MODELS[name], given.data, given.images)
+        except FailedError as error:
+            failed = True
+            print(f"{name}: {error}", file=sys.stderr)
+            continue
+        common.write(given.out, {"rows": [rows[key] for key in MODELS if key in rows]})
+    for row in (rows[key] for key in MODELS if key in rows):
+        print(_line(row))
+    return 1 if failed else 0
+
+
+def _row(name: str, model: Model, data: Path, images: int) -> dict[str, Any]:
+    """Quantise one model and judge its package."""
+    start = common.conditions()
+    source, calib, labels = data / model.source, data / model.calib, data / model.labels
+    flags = [*model.quantize_flags, *(["--eval", str(labels)] if model.evaluates else [])]
+    judge = Path(__file__).with_name("coreml_judge.py")
+    with tempfile.TemporaryDirectory() as folder:
+        bundle = Path(folder) / "bundle"
+        made = common.edgeq("quantize", source, "--target", TARGET, "--calib", calib, "-o", bundle, *flags)
+        accuracy = common.edgeq("evaluate", bundle, "--data", labels).json()
+        judged = common.run([sys.executable, judge, bundle, labels, "--images", str(images)])
+        int8, convolutions = common.convolutions(bundle)
+    return {
+        "name": name,
+        "source": source.name,
+        **start,
+        "simulated": accuracy["simulated"],
+        "drop_points": accuracy["drop"]["drop_points"],
+        "drop_interval_points": accuracy["drop"]["drop_interval_points"],
+        "evaluated_image_count": accuracy["image_count"],
+        "int8_conv_count": int8,
+        "conv_count": convolutions,
+        "package": judged.last_line(),
+        "quantize": made.cost(),
+    }
+
+
+def _line(row: dict[str, Any]) -> str:
+    package = row["package"]
+    full, half = package["float32"], package["float16"]
+    share = 4 * package["size_mb"] / package["float32_size_mb"]
+    return (
+        f"{row['name']:22} {row['int8_conv_count']}/{row['conv_count']} conv in INT8, simulated drop "
+        f"{row['drop_points']:.2f}; {package['size_mb']:.2f} MB ({share:.2f} of a quarter of float32); "
+        f"flips {full['flip_count']} and {half['flip_count']} (float16) of {full['quantised_value_count']}, "
+        f"products {full['worst_product_error']:.1e}; below the simulation by "
+        f"{full['below_simulation_points']:.2f} and {half['below_simulation_points']:.2f} points on "
+        f"{package['image_count']} images"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,88 @@
+"""The table: ONNX op -> the function that writes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from edgeq.runtimes.coreml.emit import Emitter
+from edgeq.runtimes.coreml.ops import conv, elementwise, matmul, pool, rounding, select, shape
+from edgeq.runtimes.coreml.ops.resize import resize
+from edgeq.runtimes.coreml.source import Node
+
+__all__ = ["TABLE"]
+
+TABLE: dict[str, Callable[[Emitter, Node], None]] = {
+    "Abs": elementwise.unary("abs"),
+    "Add": elementwise.binary("add"),
+    "ArgMax": select.arg_max,
+    "AveragePool": pool.average_pool,
+    "BatchNormalization": elementwise.batch_norm,
+    "Cast": select.cast,
+    "Clip": elementwise.clip,
+    "Concat": shape.concat,
+    "Conv": conv.conv,
+    "ConvTranspose": conv.conv_transpose,
+    "Cos": elementwise.unary("cos"),
+    "DepthToSpace": shape.depth_to_space,
+    "DequantizeLinear": rounding.dequantize,
+    "Div": elementwise.divide,
+    "Elu": elementwise.elu,
+    "Equal": elementwise.binary("equal"),
+    "Erf": elementwise.unary("erf"),
+    "Exp": elementwise.unary("exp"),
+    "Expand": shape.expand,
+    "Flatten": shape.flatten,
+    "Floor": elementwise.unary("floor"),
+    "Gather": select.gather,
+    "GatherElements": select.gather_elements,
+    "GatherND": select.gather_nd,
+    "Gelu": elementwise.gelu,
+    "Gemm": matmul.gemm,
+    "GlobalAveragePool": pool.global_pool("reduce_mean"),
+    "GlobalMaxPool": pool.global_pool("reduce_max"),
+    "Greater": elementwise.binary("greater"),
+    "GreaterOrEqual": elementwise.binary("greater_equal"),
+    "HardSigmoid": elementwise.hard_sigmoid,
+    "HardSwish": elementwise.hard_swish,
+    "Identity": elementwise.unary("identity"),
+    "LeakyRelu": elementwise.leaky_relu,
+    "Less": elementwise.binary("less"),
+    "Log": elementwise.log,
+    "MatMul": matmul.matmul,
+    "Max": elementwise.chained("maximum"),
+    "MaxPool": pool.max_pool,
+    "Min": elementwise.chained("minimum"),
+    "Mod": elementwise.binary("mod"),
+    "Mul": elementwise.binary("mul"),
+    "Neg": elementwise.negate,
+    "PRelu": elementwise.prelu,
+    "Pad": shape.pad,
+    "Pow": elementwise.power,
+    "QuantizeLinear": rounding.quantize,
+    "Reciprocal": elementwise.reciprocal,
+    "ReduceMax": pool.reduce("reduce_max"),
+    "ReduceMean": pool.reduce("reduce_mean"),
+    "ReduceMin": pool.reduce("reduce_min"),
+    "ReduceSum": pool.reduce("reduce_sum"),
+    "Relu": elementwise.unary("relu"),
+    "Reshape": shape.reshape,
+    "Resize": resize,
+    "Sigmoid": elementwise.unary("sigmoid"),
+    "Silu": elementwise.unary("silu"),
+    "Sin": elementwise.unary("sin"),
+    "Slice": shape.slice_,
+    "Softmax": elementwise.softmax,
+    "Softplus": elementwise.unary("softplus"),
+    "SpaceToDepth": shape.space_to_depth,
+    "Split": shape.split,
+    "Sqrt": elementwise.unary("sqrt"),
+    "Squeeze": shape.squeeze,
+    "Sub": elementwise.binary("sub"),
+    "Tanh": elementwise.unary("tanh"),
+    "Tile": shape.tile,
+    "TopK": select.top_k,
+    "Transpose": shape.transpose,
+    "Unsqueeze": shape.unsqueeze,
+    "Where": select.where,
+}
+"""Silu is what reading makes of ``x * sigmoid(x)``."""

@@ -1,0 +1,91 @@
+"""The commands with Core ML on a machine that is no Mac: built, simulated, never timed."""
+
+import shutil
+
+import onnx
+import pytest
+
+from edgeq.bundle.read import open_bundle
+from edgeq.runtimes.coreml import CoreMl
+
+from .conftest import make_data, make_detector
+
+pytest.importorskip("coremltools", reason="coremltools is not installed")
+
+SIMULATED = "simulated: coreml does not run on this machine"
+
+
+@pytest.fixture(autouse=True)
+def not_here(monkeypatch):
+    monkeypatch.setattr(CoreMl, "runs_here", lambda self: False)
+    for module in ("session", "audit", "probe"):
+        monkeypatch.setattr(f"edgeq.runtimes.coreml.{module}.predicts_here", lambda: False)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("coreml")
+    onnx.save(make_detector(), folder / "tiny.onnx")
+    make_data(folder / "set")
+    return folder
+
+
+def quantize(made, folder, *more):
+    return [
+        "quantize", made / "tiny.onnx", "--target", "apple-neural-engine", "-o", folder,
+        "--skip-fit-check", "--no-cache", "--quiet", *more,
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def bundle(made, tmp_path, edgeq):
+    if not (made / "bundle").exists():
+        data = made / "set" / "data.yaml"
+        done = edgeq(*quantize(made, made / "bundle", "--calib", data, "--eval", data))
+        assert done.code == 0, done.err
+    return shutil.copytree(made / "bundle", tmp_path / "bundle")
+
+
+def test_the_bundle_holds_the_package_and_what_simulates_it(bundle):
+    opened = open_bundle(bundle)
+    assert opened.manifest.artifact == "model.mlpackage"
+    assert opened.artifact_path.is_dir()
+    assert opened.manifest.input.layout.value == "nchw"
+    roles = {name: entry.role.value for name, entry in opened.manifest.files.items()}
+    inside = "Data/com.apple.CoreML/model.mlmodel"
+    assert roles[f"model.mlpackage/{inside}"] == "artifact"
+    assert roles[f"reference/float.mlpackage/{inside}"] == "reference"
+    assert roles["model.qdq.onnx"] == "qdq"
+    assert opened.report("accuracy")["simulated"].startswith(SIMULATED)
+    audit = opened.report("audit")
+    assert {layer["name"] for layer in audit["layers"] if layer["op"] == "Conv"} == {
+        "stem", "down", "depth", "predict",
+    }  # fmt: skip
+    assert any("Mac only" in text for text in audit["remarks"])
+
+
+def test_accuracy_is_simulated_and_latency_refused(bundle, made, edgeq):
+    found = edgeq("evaluate", bundle, "--data", made / "set" / "data.yaml")
+    assert SIMULATED in found.out.replace("\n", " ")
+    refused = edgeq("bench", bundle, "--duration", "200ms")
+    assert refused.code == 4
+    assert "macOS" in refused.err
+
+
+def test_precisions_without_calibration(made, tmp_path, edgeq):
+    sizes = {}
+    for precision in ("int8-weights", "float16", "float32"):
+        folder = tmp_path / precision
+        done = edgeq(*quantize(made, folder, "--precision", precision))
+        assert done.code == 0, done.err
+        opened = open_bundle(folder)
+        assert opened.manifest.plan["precision"] == precision
+        (weights,) = (file for file in opened.artifact_path.rglob("weight.bin"))
+        sizes[precision] = weights.stat().st_size
+    assert sizes["int8-weights"] < sizes["float16"] < sizes["float32"]
+
+
+def test_a_plain_package_is_no_bundle(bundle, edgeq):
+    refused = edgeq("evaluate", bundle / "model.mlpackage", "--data", bundle)
+    assert refused.code == 4
+    assert "macOS" in refused.err
