@@ -224,8 +224,9 @@ def test_doctor_names_every_runtime(edgeq):
     result = edgeq("doctor", "--json")
     assert result.code == 0
     found = result.json
-    assert found["runtimes"][0]["runtime"] == "onnxruntime"
-    assert found["runtimes"][0]["version"]
+    runtimes = {entry["runtime"]: entry for entry in found["runtimes"]}
+    assert runtimes.keys() >= {"onnxruntime", "openvino", "tflite", "tensorrt", "coreml"}
+    assert runtimes["onnxruntime"]["version"]
     assert set(found["extras"]) == {"host", "yolo"}
     assert "onnxruntime" in edgeq("doctor").out
 
