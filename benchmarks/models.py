@@ -103,13 +103,13 @@ def _row(name: str, model: Model, given: argparse.Namespace) -> dict[str, Any]:
         "target": given.target,
         "source": source.name,
         **start,
-        **_accuracy(accuracy),
+        **accuracy(accuracy),
         "int8_conv_count": int8,
         "conv_count": every,
         "latency": {
             "load_average": before,
             "baseline": "source" if against else "export",
-            **_latency(latency),
+            **latency(latency),
         },
         "quantize": {
             **made.cost(),
@@ -122,7 +122,7 @@ def _row(name: str, model: Model, given: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _accuracy(report: dict[str, Any]) -> dict[str, Any]:
+def accuracy(report: dict[str, Any]) -> dict[str, Any]:
     reference, int8 = report["models"]
     metric = report["drop"]["metric"]
     return {
@@ -139,7 +139,7 @@ def _accuracy(report: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _latency(report: dict[str, Any]) -> dict[str, Any]:
+def latency(report: dict[str, Any]) -> dict[str, Any]:
     """What the interleaved loop says of both, raw samples left out."""
     by_name = {entry["name"]: entry for entry in report["contestants"]}
     int8 = by_name.pop(report["judged"])
