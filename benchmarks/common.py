@@ -34,7 +34,12 @@ _TAIL_LINES = 15
 
 
 class FailedError(Exception):
-    """A command ended with another exit code than 0; the text holds the command and what it said."""
+    """A command ended with another exit code than 0; the text holds the command and what it said last."""
+
+    def __init__(self, text: str, output: str = "") -> None:
+        super().__init__(text)
+        self.output = output
+        """All that it said."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +94,7 @@ def run(command: Sequence[str | Path], *, environment: Mapping[str, str] | None 
         stdout, stderr = out.read().decode(errors="replace"), err.read().decode(errors="replace")
     if child.returncode != 0:
         tail = "\n".join((stdout + stderr).strip().splitlines()[-_TAIL_LINES:])
-        raise FailedError(f"exit code {child.returncode}: {shlex.join(words)}\n{tail}")
+        raise FailedError(f"exit code {child.returncode}: {shlex.join(words)}\n{tail}", stdout + stderr)
     # Linux counts ru_maxrss in KiB, macOS in bytes.
     unit = 1 if sys.platform == "darwin" else 1024
     return Finished(stdout, wall_s, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * unit / 1e6)

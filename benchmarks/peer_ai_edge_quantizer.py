@@ -27,12 +27,8 @@ def main() -> int:
     parser.add_argument("source", type=Path, help="float .tflite")
     parser.add_argument("target", type=Path, help="INT8 .tflite to write")
     parser.add_argument("--images", type=Path, required=True, help=".npy, float32 (n, h, w, 3)")
-    parser.add_argument(
-        "--float-stem", type=int, default=0, metavar="N", help="first N convolutions in float"
-    )
-    parser.add_argument(
-        "--float-tail", action="store_true", help="what follows the last convolutions in float"
-    )
+    parser.add_argument("--float-stem", type=int, default=0, metavar="N", help="first N convolutions: float")
+    parser.add_argument("--float-tail", action="store_true", help="after the last convolutions: float")
     given = parser.parse_args()
     made = quantizer.Quantizer(str(given.source))
     made.load_quantization_recipe(recipe.static_wi8_ai8())

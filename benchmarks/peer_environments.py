@@ -15,7 +15,6 @@ from typing import Any
 
 import common
 
-
 _GPU_WHEELS = ("nvidia-", "triton")
 _SMALL = frozenset({"nvidia-ml-py"})
 
@@ -86,7 +85,14 @@ def environment(name: str, *, python312: Path | None) -> Installed:
     shutil.rmtree(folder, ignore_errors=True)
     common.run([python, "-m", "venv", folder])
     installed = Installed(folder, {})
-    pip = [installed.program("python"), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
+    pip: list[str | Path] = [
+        installed.program("python"),
+        "-m",
+        "pip",
+        "--disable-pip-version-check",
+        "install",
+        "--quiet",
+    ]
     _refuse_gpu_wheels(name, pip, wanted)
     common.run([*pip, *wanted.packages])
     frozen = common.run([*pip[:-2], "freeze"]).stdout.split()
@@ -110,7 +116,7 @@ def _interpreter(wanted: Environment, python312: Path | None) -> Path:
     return Path(found)
 
 
-def _refuse_gpu_wheels(name: str, pip: list[Any], wanted: Environment) -> None:
+def _refuse_gpu_wheels(name: str, pip: list[str | Path], wanted: Environment) -> None:
     """Ask pip what it would install before it does."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"

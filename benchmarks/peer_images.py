@@ -23,9 +23,7 @@ def main() -> int:
     parser.add_argument("bundle", type=Path, help="whose images and pre-processing are taken")
     parser.add_argument("--calib", type=Path, required=True, help="data set that it was calibrated on")
     parser.add_argument("--tensors", type=Path, required=True, help=".npy to write, float32 (n, h, w, 3)")
-    parser.add_argument(
-        "--dataset", type=Path, required=True, help="folder for a data set of Ultralytics' form"
-    )
+    parser.add_argument("--dataset", type=Path, required=True, help="folder for Ultralytics' form of them")
     given = parser.parse_args()
     manifest = api.open_bundle(given.bundle).manifest
     if manifest.calibration is None:

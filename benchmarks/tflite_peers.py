@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import shutil
 import sys
 import tempfile
@@ -32,6 +33,7 @@ BY_HAND = {
     "yolo11n-640": ("--float-tail",),
 }
 """What a user of ai-edge-quantizer finds by trying: where to keep float, per model."""
+_EXCEPTION = re.compile(r"[\w.]+(Error|Exception): ")
 MODELS = {name: models.MODELS[name] for name in BY_HAND}
 
 
@@ -48,8 +50,9 @@ class Making:
     """Of ``peer_images.py``: count, input name and size."""
     python312: Path | None
     edgeq_cost: dict[str, Any]
-    converted: tuple[Path, dict[str, Any]] | None = field(default=None)
+    converted: tuple[Path, dict[str, Any]] | None = None
     """onnx2tf's float file and what it took, once made."""
+    environments: dict[str, Installed] = field(default_factory=dict)
 
     @property
     def reference(self) -> Path:
@@ -70,7 +73,15 @@ class Making:
         return self.folder / "dataset"
 
     def environment(self, name: str) -> Installed:
-        return peer_environments.environment(name, python312=self.python312)
+        """A peer's environment, made where it is not there.
+
+        Raises:
+            MissingError: it cannot be had here.
+            FailedError: pip failed.
+        """
+        if name not in self.environments:
+            self.environments[name] = peer_environments.environment(name, python312=self.python312)
+        return self.environments[name]
 
 
 @dataclass(frozen=True)
@@ -91,8 +102,8 @@ def _onnx2tf(making: Making) -> tuple[Path, dict[str, Any]]:
     """The float file by onnx2tf's path without TensorFlow."""
     if making.converted is None:
         out = making.folder / "onnx2tf"
-        command = [making.environment("onnx2tf").program("onnx2tf"), "-i", making.onnx, "-o", out, "-n"]
-        cost = common.run(command).cost()
+        program = making.environment("onnx2tf").program("onnx2tf")
+        cost = common.run([program, "-i", making.onnx, "-o", out, "-n"]).cost()
         making.converted = next(out.glob("*_float32.tflite")), cost
     return making.converted
 
@@ -237,7 +248,7 @@ def _row(making: Making, who: str, given: argparse.Namespace) -> dict[str, Any]:
     except MissingError as error:
         return {**start, "status": "not run", "reason": str(error)}
     except FailedError as error:
-        return {**start, "status": "failed", "reason": _last_line(str(error))}
+        return {**start, "status": "failed", "reason": _reason(error)}
     labels = given.data / MODELS[making.name].labels
     limit = ["--images", str(given.images)] if given.images else []
     against = ["--float", str(making.reference)]
@@ -263,8 +274,11 @@ def _row(making: Making, who: str, given: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _last_line(text: str) -> str:
-    return text.replace("\r", "\n").strip().splitlines()[-1][:300]
+def _reason(error: FailedError) -> str:
+    """The exception that all began with, else the last line."""
+    lines = [line.strip() for line in (error.output or str(error)).splitlines() if line.strip()]
+    raised = [line for line in lines if _EXCEPTION.match(line)]
+    return (raised or lines[-1:] or [str(error)])[0][:300]
 
 
 def _line(row: dict[str, Any]) -> str:
