@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 _README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
-_COMMANDS = re.findall(r"^edgeq (\w+) +(.*)$", _README, flags=re.MULTILINE)
+_COMMANDS = re.findall(r"^edgeq (device \w+|\w+) +(.*)$", _README, flags=re.MULTILINE)
 
 
 def test_the_readme_shows_commands() -> None:
@@ -19,7 +19,7 @@ def test_the_readme_shows_commands() -> None:
 
 @pytest.mark.parametrize(("name", "rest"), _COMMANDS)
 def test_every_flag_is_known(name: str, rest: str) -> None:
-    command = [sys.executable, "-m", "edgeq.cli.main", name, "--help"]
+    command = [sys.executable, "-m", "edgeq.cli.main", *name.split(), "--help"]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     flags = re.findall(r"(?<!\S)(--?[a-z][a-z0-9-]*)", rest.split("#")[0])
     assert [flag for flag in flags if flag not in text] == []

@@ -94,9 +94,9 @@ def _output_padding(arguments: Mapping[str, Any], wanted: list[int]) -> list[int
     pads = np.asarray(_pads(arguments)).reshape(2, -1).sum(axis=0)
     plain = [
         (size - 1) * stride + (window - 1) * dilation + 1 - int(pad)
-        for size, stride, window, dilation, pad in zip(sizes, strides, kernel, dilations, pads, strict=True)
+        for size, stride, window, dilation, pad in zip(sizes, strides, kernel, dilations, pads)
     ]
-    return [want - got for want, got in zip(wanted, plain, strict=True)]
+    return [want - got for want, got in zip(wanted, plain)]
 
 
 def _linear(arguments: Mapping[str, Any]) -> Prepared:

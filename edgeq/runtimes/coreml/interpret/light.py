@@ -156,7 +156,7 @@ def _gather_nd(a: Arguments) -> Array:
     if skip == 0:
         return np.asarray(x[tuple(np.moveaxis(indices, -1, 0))])
     rows = [
-        _gather_nd({"x": v, "indices": i, "batch_dims": skip - 1}) for v, i in zip(x, indices, strict=True)
+        _gather_nd({"x": v, "indices": i, "batch_dims": skip - 1}) for v, i in zip(x, indices)
     ]
     return np.stack(rows)
 

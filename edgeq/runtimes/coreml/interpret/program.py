@@ -109,7 +109,7 @@ class Interpreter:
         moved = operation.kind in MOVES
         return {
             name: array if moved or dtype != "fp16" else half_rounded(array)
-            for name, array, dtype in zip(operation.outputs, found, operation.dtypes, strict=False)
+            for name, array, dtype in zip(operation.outputs, found, operation.dtypes)
         }
 
     def _resolve(self, value: Any, values: Mapping[str, Array]) -> Any:
