@@ -155,9 +155,7 @@ def _gather_nd(a: Arguments) -> Array:
     x, indices, skip = np.asarray(a["x"]), np.asarray(a["indices"]), int(a.get("batch_dims", 0))
     if skip == 0:
         return np.asarray(x[tuple(np.moveaxis(indices, -1, 0))])
-    rows = [
-        _gather_nd({"x": v, "indices": i, "batch_dims": skip - 1}) for v, i in zip(x, indices)
-    ]
+    rows = [_gather_nd({"x": v, "indices": i, "batch_dims": skip - 1}) for v, i in zip(x, indices)]
     return np.stack(rows)
 
 
