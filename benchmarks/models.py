@@ -90,12 +90,12 @@ def _row(name: str, model: Model, given: argparse.Namespace) -> dict[str, Any]:
         made = common.edgeq(
             "quantize", source, "--target", given.target, "--calib", calib, "-o", bundle, *flags
         )
-        accuracy = common.edgeq("evaluate", bundle, "--data", labels).json()
+        evaluated = common.edgeq("evaluate", bundle, "--data", labels).json()
         # ONNX Runtime runs the file as the user has it; else it is the float model that edgeq wrote.
         own_file = source.suffix == ".onnx" and given.target.endswith("onnxruntime")
         against = ["--against", str(source)] if own_file else []
         before = common.conditions()["load_average"]
-        latency = common.edgeq("bench", bundle, *against, "--duration", given.duration).json()
+        benched = common.edgeq("bench", bundle, *against, "--duration", given.duration).json()
         quantization = common.report(bundle, "quantization")
         int8, every = common.convolutions(bundle)
     return {
@@ -103,13 +103,13 @@ def _row(name: str, model: Model, given: argparse.Namespace) -> dict[str, Any]:
         "target": given.target,
         "source": source.name,
         **start,
-        **accuracy(accuracy),
+        **accuracy(evaluated),
         "int8_conv_count": int8,
         "conv_count": every,
         "latency": {
             "load_average": before,
             "baseline": "source" if against else "export",
-            **latency(latency),
+            **latency(benched),
         },
         "quantize": {
             **made.cost(),
