@@ -26,7 +26,7 @@ _DRAFT_IMAGES = 4
 """Errors of the plan without float layers are measured on so many images, those of the chosen one on all."""
 _STEPS = (1, 2, 3, 5, 8, 12)
 """So many of the ranked groups go to float, until the budget is met."""
-_PATIENCE = 2
+_PATIENCE = 3
 """After so many plans that were not worth their float layers no more are tried."""
 _SMALL_CHANGE = 0.01
 """With less of the multiplications left than this the search ends."""
@@ -273,9 +273,10 @@ def _candidate_groups(
     ]
     heads = [node for node in head_nodes(model.graph, tail_nodes(model.graph)) if node_name(node) not in int8]
     feeders = [node_name(node) for head in heads for node in _producing_layers(head)]
-    wholes += [(name,) for name in feeders if name in int8]
+    # Together: what one of several heads gains is too little to be told from chance on a few images.
+    wholes.append(tuple(dict.fromkeys(name for name in feeders if name in int8)))
     groups: dict[frozenset[str], _Group] = {}
-    for members in wholes:
+    for members in filter(None, wholes):
         reason = f"kept in float for accuracy: noise {errors[members[0]].noise:.2g} in {members[0]}"
         nodes = {node_name(node): reason for member in members for node in block_of(layers[member])}
         groups.setdefault(frozenset(members), _Group(members, nodes))

@@ -193,7 +193,7 @@ def test_what_feeds_the_head_may_go_to_float_alone():
 
 def test_it_gives_up_after_plans_that_are_not_worth_their_float_layers():
     _, got, _ = tuned(Stub(9.0))
-    assert len(got.steps) == 3
+    assert len(got.steps) == 4
     assert got.chosen is got.steps[0]
 
 
