@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -167,6 +167,53 @@ def arguments(description: str | None, name: str) -> argparse.ArgumentParser:
         "--out", type=Path, default=ROOT / "benchmarks" / "results" / f"{name}.json", help="JSON file"
     )
     return parser
+
+
+def model_flags(parser: argparse.ArgumentParser, known: Iterable[str]) -> None:
+    """Add the flags of a benchmark with one row a model."""
+    parser.add_argument("--models", help=f"some of {', '.join(known)}, with commas between")
+    parser.add_argument("--again", action="store_true", help="measure also what the result file holds")
+
+
+def measure_models(
+    parser: argparse.ArgumentParser,
+    given: argparse.Namespace,
+    known: Iterable[str],
+    row: Callable[[str], dict[str, Any]],
+    line: Callable[[dict[str, Any]], str],
+) -> int:
+    """Measure and write one row a model, go on where an earlier run stopped, print them all; the exit code.
+
+    Args:
+        parser: for a usage error, where a model is unknown.
+        given: with ``models``, ``again`` and ``out``.
+        known: names of the models, in the order of the rows.
+        row: what is measured of one model.
+        line: a row in words.
+    """
+    order = list(known)
+    names = given.models.split(",") if given.models else order
+    unknown = [name for name in names if name not in order]
+    if unknown:
+        parser.error(f"unknown: {', '.join(unknown)}; there are {', '.join(order)}")
+    rows: dict[str, dict[str, Any]] = {}
+    if given.out.is_file():
+        rows = {entry["name"]: entry for entry in json.loads(given.out.read_text(encoding="utf-8"))["rows"]}
+    failed = False
+    for name in names:
+        if name in rows and not given.again:
+            continue
+        try:
+            rows[name] = row(name)
+        except FailedError as error:
+            failed = True
+            print(f"{name}: {error}", file=sys.stderr)
+            continue
+        write(given.out, {"rows": [rows[key] for key in order if key in rows]})
+    for key in order:
+        if key in rows:
+            print(line(rows[key]))
+    return 1 if failed else 0
 
 
 def _git(*words: str) -> str:

@@ -6,14 +6,12 @@ unless --again is given.
 
 from __future__ import annotations
 
-import json
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import common
-from common import FailedError
 from models import MODELS, Model
 
 TARGET = "apple-neural-engine"
@@ -21,31 +19,12 @@ TARGET = "apple-neural-engine"
 
 def main() -> int:
     parser = common.arguments(__doc__, "coreml_models")
-    parser.add_argument("--models", help=f"some of {', '.join(MODELS)}, with commas between")
+    common.model_flags(parser, MODELS)
     parser.add_argument("--images", type=int, default=64, help="to interpret each package on")
-    parser.add_argument("--again", action="store_true", help="measure also what the result file holds")
     given = parser.parse_args()
-    names = given.models.split(",") if given.models else list(MODELS)
-    unknown = [name for name in names if name not in MODELS]
-    if unknown:
-        parser.error(f"unknown: {', '.join(unknown)}; there are {', '.join(MODELS)}")
-    rows: dict[str, dict[str, Any]] = {}
-    if given.out.is_file():
-        rows = {row["name"]: row for row in json.loads(given.out.read_text(encoding="utf-8"))["rows"]}
-    failed = False
-    for name in names:
-        if name in rows and not given.again:
-            continue
-        try:
-            rows[name] = _row(name, MODELS[name], given.data, given.images)
-        except FailedError as error:
-            failed = True
-            print(f"{name}: {error}", file=sys.stderr)
-            continue
-        common.write(given.out, {"rows": [rows[key] for key in MODELS if key in rows]})
-    for row in (rows[key] for key in MODELS if key in rows):
-        print(_line(row))
-    return 1 if failed else 0
+    return common.measure_models(
+        parser, given, MODELS, lambda name: _row(name, MODELS[name], given.data, given.images), _line
+    )
 
 
 def _row(name: str, model: Model, data: Path, images: int) -> dict[str, Any]:

@@ -6,7 +6,6 @@ One row per model; rows that the result file holds already are kept unless --aga
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import common
-from common import FailedError
 
 
 @dataclass(frozen=True)
@@ -48,36 +46,11 @@ MODELS = {
 def main() -> int:
     parser = common.arguments(__doc__, "models-TARGET")
     parser.add_argument("--target", default=common.TARGET, help="one whose runtime runs on this machine")
-    parser.add_argument("--models", help=f"some of {', '.join(MODELS)}, with commas between")
-    parser.add_argument("--again", action="store_true", help="measure also what the result file holds")
+    common.model_flags(parser, MODELS)
     parser.add_argument("--duration", default="20s", help="of each bench")
     given = parser.parse_args()
-    out = given.out.with_name(given.out.name.replace("TARGET", given.target))
-    names = given.models.split(",") if given.models else list(MODELS)
-    unknown = [name for name in names if name not in MODELS]
-    if unknown:
-        parser.error(f"unknown: {', '.join(unknown)}; there are {', '.join(MODELS)}")
-    rows = _earlier(out)
-    failed = False
-    for name in names:
-        if name in rows and not given.again:
-            continue
-        try:
-            rows[name] = _row(name, MODELS[name], given)
-        except FailedError as error:
-            failed = True
-            print(f"{name}: {error}", file=sys.stderr)
-            continue
-        common.write(out, {"rows": [rows[key] for key in MODELS if key in rows]})
-    for row in (rows[key] for key in MODELS if key in rows):
-        print(_line(row))
-    return 1 if failed else 0
-
-
-def _earlier(path: Path) -> dict[str, dict[str, Any]]:
-    if not path.is_file():
-        return {}
-    return {row["name"]: row for row in json.loads(path.read_text(encoding="utf-8"))["rows"]}
+    given.out = given.out.with_name(given.out.name.replace("TARGET", given.target))
+    return common.measure_models(parser, given, MODELS, lambda name: _row(name, MODELS[name], given), _line)
 
 
 def _row(name: str, model: Model, given: argparse.Namespace) -> dict[str, Any]:

@@ -5,7 +5,6 @@ One row per model; rows that the result file holds already are kept unless --aga
 
 from __future__ import annotations
 
-import json
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -13,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import common
-from common import FailedError
 
 HERE = Path(__file__).resolve().parent
 TARGET = "intel-vnni"
@@ -50,8 +48,7 @@ MODELS = {
 
 def main() -> int:
     parser = common.arguments(__doc__, "openvino_vs_nncf")
-    parser.add_argument("--models", help=f"some of {', '.join(MODELS)}, with commas between")
-    parser.add_argument("--again", action="store_true", help="measure also what the result file holds")
+    common.model_flags(parser, MODELS)
     parser.add_argument(
         "--quick", action="store_true", help="few images and short timing: a try, not a result"
     )
@@ -65,31 +62,7 @@ def main() -> int:
         help="interpreter with edgeq, openvino and nncf; this one by default",
     )  # fmt: skip
     given = parser.parse_args()
-    names = given.models.split(",") if given.models else list(MODELS)
-    unknown = [name for name in names if name not in MODELS]
-    if unknown:
-        parser.error(f"unknown: {', '.join(unknown)}; there are {', '.join(MODELS)}")
-    rows = _earlier(given.out)
-    failed = False
-    for name in names:
-        if name in rows and not given.again:
-            continue
-        try:
-            rows[name] = _row(name, given)
-        except FailedError as error:
-            failed = True
-            print(f"{name}: {error}", file=sys.stderr)
-            continue
-        common.write(given.out, {"rows": [rows[key] for key in MODELS if key in rows]})
-    for row in (rows[key] for key in MODELS if key in rows):
-        print(_lines(row))
-    return 1 if failed else 0
-
-
-def _earlier(path: Path) -> dict[str, dict[str, Any]]:
-    if not path.is_file():
-        return {}
-    return {row["name"]: row for row in json.loads(path.read_text(encoding="utf-8"))["rows"]}
+    return common.measure_models(parser, given, MODELS, lambda name: _row(name, given), _lines)
 
 
 def _row(name: str, given: Any) -> dict[str, Any]:

@@ -7,14 +7,12 @@ holds already are kept unless --again is given.
 
 from __future__ import annotations
 
-import json
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import common
-from common import FailedError
 from models import MODELS, Model
 
 TARGETS = ("jetson-orin-nano", "jetson-agx-thor", "nvidia-l4")
@@ -23,30 +21,11 @@ TARGETS = ("jetson-orin-nano", "jetson-agx-thor", "nvidia-l4")
 
 def main() -> int:
     parser = common.arguments(__doc__, "tensorrt_models")
-    parser.add_argument("--models", help=f"some of {', '.join(MODELS)}, with commas between")
-    parser.add_argument("--again", action="store_true", help="measure also what the result file holds")
+    common.model_flags(parser, MODELS)
     given = parser.parse_args()
-    names = given.models.split(",") if given.models else list(MODELS)
-    unknown = [name for name in names if name not in MODELS]
-    if unknown:
-        parser.error(f"unknown: {', '.join(unknown)}; there are {', '.join(MODELS)}")
-    rows: dict[str, dict[str, Any]] = {}
-    if given.out.is_file():
-        rows = {row["name"]: row for row in json.loads(given.out.read_text(encoding="utf-8"))["rows"]}
-    failed = False
-    for name in names:
-        if name in rows and not given.again:
-            continue
-        try:
-            rows[name] = _row(name, MODELS[name], given.data)
-        except FailedError as error:
-            failed = True
-            print(f"{name}: {error}", file=sys.stderr)
-            continue
-        common.write(given.out, {"rows": [rows[key] for key in MODELS if key in rows]})
-    for row in (rows[key] for key in MODELS if key in rows):
-        print(_line(row))
-    return 1 if failed else 0
+    return common.measure_models(
+        parser, given, MODELS, lambda name: _row(name, MODELS[name], given.data), _line
+    )
 
 
 def _row(name: str, model: Model, data: Path) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from edgeq.cli.console import Console
-from edgeq.cli.subject import Runner, Specs, Subject
+from edgeq.cli.subject import Specs, Subject
 from edgeq.cores import core_count
 from edgeq.evaluate.drop import Drop
 from edgeq.evaluate.run import Evaluation, compare, evaluate, prediction_agreement
@@ -118,13 +118,13 @@ def measure_accuracy(
             )  # fmt: skip
 
         reference, runner = subject.reference, subject.runner
-        judged = subject.label if reference is not None or subject.bundle is not None else subject.name
+        judged = subject.judged_name(compared=reference is not None)
         if runner.simulates:
             judged += " (simulated)"
         float_eval = (
             None
             if reference is None
-            else run("float", reference, _float_runtime(runner), subject.reference_specs or specs)
+            else run("float", reference, subject.reference_runtime, subject.reference_specs or specs)
         )
         int8_eval = run(judged, runner.path, runner.runtime, specs)
     drop = agreement = None
@@ -141,13 +141,6 @@ def measure_accuracy(
         float_size_mb=None if reference is None else reference.stat().st_size / 1e6,
         simulated=runner.note,
     )
-
-
-def _float_runtime(runner: Runner) -> Any:
-    """The subject's own runtime where it loads ONNX, else ONNX Runtime: the reference is always ONNX."""
-    from edgeq.runtimes import load_runtime
-
-    return runner.runtime if ".onnx" in runner.runtime.artifact_suffixes else load_runtime("onnxruntime")
 
 
 def _resolution(drop: Drop, budget_points: float | None) -> str:

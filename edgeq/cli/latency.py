@@ -7,14 +7,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import numpy.typing as npt
 
 from edgeq.benchmark.findings import Finding, benchmark_findings
+from edgeq.benchmark.frames import evenly, frame_stages, noise_input, synthetic_image
 from edgeq.benchmark.latency import LatencyReport
 from edgeq.benchmark.loop import Contestant, LoopProgress, measure
 from edgeq.benchmark.memory import peak_memory_mb
-from edgeq.benchmark.stages import Stage, StageReport, measure_stages
+from edgeq.benchmark.stages import StageReport, measure_stages
 from edgeq.benchmark.telemetry import HealthRecord, Telemetry
 from edgeq.cli.console import Console
 from edgeq.cli.machine import machine_facts
@@ -22,9 +22,8 @@ from edgeq.cli.subject import Specs, Subject
 from edgeq.data.images import read_image
 from edgeq.data.preprocess import preprocess
 from edgeq.errors import UnavailableError
-from edgeq.model.decode import decode_classes, decode_detections
 from edgeq.runtimes.base import AuditReport, Runtime, Session, SessionOptions
-from edgeq.types import PostProcess, Sample, Task, UInt8Array
+from edgeq.types import Sample
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -36,9 +35,6 @@ _STAGE_IMAGES = 32
 _STAGE_SHARE = 0.3
 """Of the duration, for the whole path, which comes after the interleaved loop."""
 _STAGE_MIN_RUNS = 64
-_SYNTHETIC_PX = (480, 640)
-DEPLOYED = PostProcess(confidence=0.25, multi_label=False, max_detections=100)
-"""What a program on a device uses; the metric's 0.001 lets thousands of boxes into NMS."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +131,7 @@ def measure_latency(
         ModelError: a model does not load or run.
         UnavailableError: a runtime is not here.
     """
-    judged = subject.label if subject.bundle is not None or rivals else subject.name
+    judged = subject.judged_name(compared=bool(rivals))
     own = Rival(judged, subject.artifact, subject.runtime)
     options = {r.name: SessionOptions(settings.threads, r.default_float) for r in (*rivals, own)}
     sessions: dict[str, Session] = {
@@ -192,45 +188,17 @@ def prepared_inputs(
 ) -> list[npt.NDArray[Any]]:
     """Prepared inputs: of real images, or of a made-up one, or noise where the specs are not known."""
     if specs is None:
-        info = session.inputs[0]
-        shape = [size if isinstance(size, int) and size > 0 else 1 for size in info.shape]
-        noise = np.random.default_rng(0).random(shape)
-        return [noise.astype(np.dtype(info.dtype))]
-    images = [read_image(sample.path) for sample in _evenly(samples, _INPUT_IMAGES)] or [_synthetic()]
+        return [noise_input(session)]
+    images = [read_image(sample.path) for sample in evenly(samples, _INPUT_IMAGES)] or [synthetic_image()]
     return [preprocess(image, specs.input)[0] for image in images]
-
-
-def _evenly(samples: Sequence[Sample], limit: int) -> list[Sample]:
-    count = min(limit, len(samples))
-    return [samples[index * len(samples) // count] for index in range(count)]
-
-
-def _synthetic() -> UInt8Array:
-    """uint8 (480, 640, 3): smooth patches, as photographs have."""
-    rng = np.random.default_rng(0)
-    coarse = rng.integers(0, 256, (_SYNTHETIC_PX[0] // 20, _SYNTHETIC_PX[1] // 20, 3), dtype=np.uint8)
-    return np.ascontiguousarray(np.repeat(np.repeat(coarse, 20, axis=0), 20, axis=1))
 
 
 def _whole_path(session: Session, specs: Specs, samples: Sequence[Sample], duration_s: float) -> StageReport:
     """Decode (real images only), pre-process, infer and post-process, frame by frame."""
-    stages = [
-        Stage("pre-process", lambda image: preprocess(image, specs.input)),
-        Stage("inference", lambda made: (session.infer(made[0]), made[1])),
-        Stage("post-process", lambda made: _post_process(made, specs)),
-    ]
-    if not samples:
-        return measure_stages([_synthetic()], stages, duration_s=duration_s, min_runs=_STAGE_MIN_RUNS)
-    paths = [sample.path for sample in _evenly(samples, _STAGE_IMAGES)]
-    stages.insert(0, Stage("decode", read_image))
-    return measure_stages(paths, stages, duration_s=duration_s, min_runs=_STAGE_MIN_RUNS)
-
-
-def _post_process(made: tuple[Any, Any], specs: Specs) -> object:
-    outputs, geometry = made
-    if specs.head.task is Task.CLASSIFY:
-        return decode_classes(outputs, head=specs.head)
-    return decode_detections(outputs, head=specs.head, spec=specs.input, geometry=geometry, post=DEPLOYED)
+    decode = read_image if samples else None
+    stages = frame_stages(session, specs.input, specs.head, decode=decode)
+    items: list[Any] = [sample.path for sample in evenly(samples, _STAGE_IMAGES)] or [synthetic_image()]
+    return measure_stages(items, stages, duration_s=duration_s, min_runs=_STAGE_MIN_RUNS)
 
 
 def _with_facts(

@@ -33,8 +33,8 @@ from edgeq.device.predictions import Predictor, image_files
 from edgeq.device.worker import Worker
 from edgeq.evaluate.run import Evaluation, compare, evaluate, evaluation_of, prediction_agreement
 from edgeq.model.decode import decode_classes, decode_detections
-from edgeq.runtimes import load_runtime, missing_modules, runs_here
-from edgeq.runtimes.base import AuditReport, LayerAudit, Runtime, SessionOptions
+from edgeq.runtimes import missing_modules, runs_here
+from edgeq.runtimes.base import AuditReport, LayerAudit, SessionOptions
 from edgeq.types import Dataset, Detections, Float32Array, PostProcess, Sample, Task
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ class HostSide:
         sample = select(dataset, min(PARITY_IMAGES, len(dataset.samples)))
         if subject.reference is not None:
             specs = subject.reference_specs or subject.known
-            session = _float_runtime(subject).open_session(subject.reference, options=options)
+            session = subject.reference_runtime.open_session(subject.reference, options=options)
             with console.progress() as progress:
                 float_eval = evaluate(
                     session, dataset, spec=specs.input, head=specs.head, post=post, workers=core_count(),
@@ -274,7 +274,7 @@ def accuracy_on(
         reference=host.reference,
         drop=drop,
         agreement=agreement,
-        name=_judged(subject, host.reference is not None),
+        name=subject.judged_name(compared=host.reference is not None),
         size_mb=subject.size_mb,
         float_size_mb=None if subject.reference is None else subject.reference.stat().st_size / 1e6,
     )
@@ -340,7 +340,7 @@ def bench_report_on(
     Raises:
         DeviceError: the device refuses, or its numbers cannot be.
     """
-    settings, judged = wish.settings, _judged(subject, bool(rivals))
+    settings, judged = wish.settings, subject.judged_name(compared=bool(rivals))
     specs = subject.specs
     own = Entrant(judged, model_of(subject), None if specs is None else specs.input, subject.size_mb)
     images = image_files([sample.path for sample in evenly(samples, _STAGE_IMAGES)])
@@ -437,17 +437,6 @@ def _entrant(rival: Rival, subject: Subject) -> Entrant:
     files = file_model(rival.artifact, rival.runtime.name, default_float=rival.default_float)
     size = sum(file.size_bytes for file in files.files.values()) / 1e6
     return Entrant(rival.name, files, None if specs is None else specs.input, size)
-
-
-def _judged(subject: Subject, compared: bool) -> str:
-    return subject.label if subject.bundle is not None or compared else subject.name
-
-
-def _float_runtime(subject: Subject) -> Runtime:
-    """Runs the float ONNX model here: the subject's own runtime where it can, else ONNX Runtime."""
-    own = subject.runtime
-    loads = ".onnx" in own.artifact_suffixes and not missing_modules(own) and runs_here(own)
-    return own if loads else load_runtime("onnxruntime")
 
 
 def _device_findings(side: DeviceSide, drift: Sequence[Drift], rate: RateReport | None) -> list[Finding]:

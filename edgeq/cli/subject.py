@@ -14,7 +14,7 @@ from edgeq.cli.extras import require_host
 from edgeq.errors import DataError, ModelError, SpecError, UnavailableError
 from edgeq.model.fitting import fit_specs
 from edgeq.model.presets import SpecOverrides
-from edgeq.runtimes import load_runtime, runs_here, runtime_for
+from edgeq.runtimes import load_runtime, missing_modules, runs_here, runtime_for
 from edgeq.runtimes.base import Runtime, Session, SessionOptions
 from edgeq.types import HeadSpec, InputSpec, PostProcess
 
@@ -92,6 +92,17 @@ class Subject:
         if self.specs is None:
             raise SpecError(self.unknown or f"input and head of {self.artifact} are not known")
         return self.specs
+
+    @property
+    def reference_runtime(self) -> Runtime:
+        """Runs the float ONNX model here: the subject's own runtime where it can, else ONNX Runtime."""
+        own = self.runtime
+        loads = ".onnx" in own.artifact_suffixes and not missing_modules(own) and runs_here(own)
+        return own if loads else load_runtime("onnxruntime")
+
+    def judged_name(self, *, compared: bool) -> str:
+        """What tables call the subject: its role beside a float model or of a bundle, else its own name."""
+        return self.label if compared or self.bundle is not None else self.name
 
     @property
     def runner(self) -> Runner:
