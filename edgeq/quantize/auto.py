@@ -1,20 +1,18 @@
-"""A grid for every tensor: the recipe's method, or the one that harms the readers least."""
+"""A grid for every tensor: the recipe's method, or the range that harms the readers least."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
 
-from edgeq.cores import core_count
+from edgeq.quantize.contest import Candidates, least_noise
 from edgeq.quantize.graph import is_depthwise, silu_of, tail_nodes, users
-from edgeq.quantize.grid import Affine, ChannelAffine, Range, affine, channel_affine
+from edgeq.quantize.grid import Range, affine, channel_affine
 from edgeq.quantize.head_range import head_range, is_head
-from edgeq.quantize.local_error import LocalModel
-from edgeq.quantize.observe import KNOWN_RANGES, session_with_outputs
+from edgeq.quantize.observe import KNOWN_RANGES
 from edgeq.quantize.plan import TensorPlan
 from edgeq.quantize.precision import matching_rules
 from edgeq.quantize.ranges import choose_range, silu
@@ -26,9 +24,6 @@ from edgeq.quantize.statistics import Statistics, TensorStatistics
 from edgeq.types import Float32Array
 
 __all__ = ["choose_grids"]
-
-_Undecided = tuple[ir.Value, Mapping[str, TensorPlan]]
-"""A value and the plans for it that are compared."""
 
 _SILU_FLOOR = -4.0
 """silu(-4) = -0.07: below this a SiLU's input needs no levels of its own."""
@@ -50,8 +45,8 @@ def choose_grids(
 ) -> dict[str, TensorPlan]:
     """Grid of every tensor that calibration recorded, by name.
 
-    With ``auto``, the candidates are compared by the noise that they cause at the next layers on a few
-    images (:class:`LocalModel`); with a single method the noise is not measured.
+    With ``auto``, the range with the least squared error is challenged by others, which have to make less
+    noise at the next layers on a few images (:func:`edgeq.quantize.contest.least_noise`).
 
     Args:
         model: normalised float model.
@@ -65,7 +60,7 @@ def choose_grids(
     tail = tail_nodes(model.graph)
     symmetric = scheme.symmetric_activations if recipe.symmetric is None else recipe.symmetric
     grids: dict[str, TensorPlan] = {}
-    undecided: list[tuple[ir.Value, dict[str, TensorPlan]]] = []
+    undecided: list[Candidates] = []
     for node in model.graph:
         if node.op_type in KNOWN_RANGES and node not in tail:
             name = node.outputs[0].name or ""
@@ -95,10 +90,14 @@ def choose_grids(
             ranges = _candidates(observed, scheme, symmetric=symmetric, before_silu=_feeds_silu_only(value))
         plans = _plans(name, ranges, observed, scheme, symmetric=symmetric, channels=channels)
         if method is RangeMethod.AUTO and "head" not in ranges:
-            undecided.append((value, plans))
+            undecided.append((value, list(plans.values())))
         else:
             (grids[name],) = plans.values()
-    grids.update(_least_noise(model, scheme, undecided, tail, images, progress))
+    for start in range(0, len(undecided), _TOGETHER):
+        part = undecided[start : start + _TOGETHER]
+        grids.update(least_noise(model, scheme.activation_dtype.value, part, tail, images))
+        if progress is not None:
+            progress(start + len(part), len(undecided))
     return grids
 
 
@@ -152,7 +151,7 @@ def _feeds_depthwise_only(value: ir.Value) -> bool:
 def _candidates(
     observed: TensorStatistics, scheme: Scheme, *, symmetric: bool, before_silu: bool
 ) -> dict[str, Range]:
-    """Distinct ranges worth trying, by the method that gave them."""
+    """Distinct ranges worth trying, by the method that gave them; the one to beat comes first."""
     dtype = scheme.activation_dtype
     activation = silu if before_silu else None
     least = mse(observed, dtype=dtype, symmetric=symmetric, activation=activation)
@@ -181,53 +180,3 @@ def _candidates(
 
 def _close(first: Range, second: Range, span: float) -> bool:
     return abs(first.low - second.low) <= _SAME * span and abs(first.high - second.high) <= _SAME * span
-
-
-def _least_noise(
-    model: ir.Model,
-    scheme: Scheme,
-    undecided: Sequence[_Undecided],
-    tail: set[ir.Node],
-    images: Sequence[Float32Array],
-    progress: Callable[[int, int], None] | None,
-) -> dict[str, TensorPlan]:
-    """For each value the candidate with the least measured noise."""
-    chosen: dict[str, TensorPlan] = {}
-    for start in range(0, len(undecided), _TOGETHER):
-        part = undecided[start : start + _TOGETHER]
-        chosen.update(_least_noise_of_part(model, scheme, part, tail, images))
-        if progress is not None:
-            progress(start + len(part), len(undecided))
-    return chosen
-
-
-def _least_noise_of_part(
-    model: ir.Model,
-    scheme: Scheme,
-    undecided: Sequence[_Undecided],
-    tail: set[ir.Node],
-    images: Sequence[Float32Array],
-) -> dict[str, TensorPlan]:
-    dtype = scheme.activation_dtype.value
-    models = [(LocalModel(model, value, tail, dtype), plans) for value, plans in undecided]
-    computed = {value.name for node in model.graph for value in node.outputs}
-    wanted = (name for local, _ in models for name in local.needed if name in computed)
-    session, input_name, names = session_with_outputs(model, wanted)
-    noise = [np.zeros(len(plans)) for _, plans in models]
-    with ThreadPoolExecutor(max_workers=core_count()) as pool:
-        for image in images:
-            values = dict(zip(names, session.run(names, {input_name: image}), strict=True))
-            values[input_name] = image
-            errors = [pool.submit(local.error, values, _grids(plans)) for local, plans in models]
-            for total, error in zip(noise, errors, strict=True):
-                total += error.result()
-    return {
-        local.tensor: replace(
-            list(plans.values())[int(np.argmin(total))], noise=float(np.min(total)) / len(images)
-        )
-        for total, (local, plans) in zip(noise, models, strict=True)
-    }
-
-
-def _grids(plans: Mapping[str, TensorPlan]) -> list[Affine | ChannelAffine]:
-    return [plan.channels or plan.grid for plan in plans.values()]

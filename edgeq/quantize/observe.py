@@ -100,9 +100,14 @@ class Observer:
 
 
 def session_with_outputs(
-    model: ir.Model, names: Iterable[str]
+    model: ir.Model, names: Iterable[str], *, threads: int = 1
 ) -> tuple[ort.InferenceSession, str, list[str]]:
     """Session of the model that also gives inner tensors.
+
+    Args:
+        model: not changed.
+        names: of the tensors.
+        threads: inside one inference.
 
     Returns:
         The session, the name of its input, and the names as a list.
@@ -113,7 +118,7 @@ def session_with_outputs(
     for name in wanted:
         if name not in existing:
             proto.graph.output.add(name=name)
-    session = cpu_session(proto.SerializeToString(), blocked=False)
+    session = cpu_session(proto.SerializeToString(), threads=threads, blocked=False)
     return session, session.get_inputs()[0].name, wanted
 
 

@@ -42,7 +42,7 @@ Progress = Callable[[str, int, int], None]
 
 _CHUNK_IMAGES = 16
 """Statistics are kept after every so many images, so that an interrupted run goes on from there."""
-_RANGE_IMAGES = 4
+_RANGE_IMAGES, _FEWEST_RANGE_IMAGES = 8, 4
 _ERROR_IMAGES = 8
 _PREDICTION_IMAGES = 24
 _RANKING_IMAGES = 8
@@ -145,7 +145,8 @@ def quantize(
     graph = ir.serde.deserialize_model(onnx.load_from_string(model.onnx_bytes))
     with clock("ranges"):
         grids = choose_grids(
-            graph, scheme, recipe, statistics, _tensors(model, calibration, _RANGE_IMAGES),
+            graph, scheme, recipe, statistics,
+            _tensors(model, calibration, _RANGE_IMAGES, _FEWEST_RANGE_IMAGES),
             progress=lambda done, total: report("ranges", done, total),
         )  # fmt: skip
 
@@ -246,10 +247,13 @@ class _Counter:
             self._report(self._count)
 
 
-def _tensors(model: FloatModel, calibration: CalibrationSet, count: int) -> list[Float32Array]:
-    """Pre-processed inputs of evenly spread calibration images, ``count`` for inputs of a usual size."""
+def _tensors(
+    model: FloatModel, calibration: CalibrationSet, usual: int, fewest: int | None = None
+) -> list[Float32Array]:
+    """Pre-processed inputs of evenly spread calibration images, so many for inputs of a usual size."""
     total = len(calibration.samples)
-    count = max(count, round(count * _USUAL_PX / (model.input.height_px * model.input.width_px)))
+    scaled = round(usual * _USUAL_PX / (model.input.height_px * model.input.width_px))
+    count = max(usual if fewest is None else fewest, scaled)
     indices = np.unique(np.linspace(0, total - 1, min(count, total)).round().astype(int))
     chosen = [calibration.samples[index] for index in indices]
     return [tensor for _, tensor, _ in iter_tensors(chosen, model.input, workers=2)]

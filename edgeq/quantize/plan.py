@@ -32,8 +32,6 @@ class TensorPlan:
     grid: Affine
     method: str
     """Range method that gave it, ``head``, ``fixed`` or ``shared with TENSOR``."""
-    noise: float | None = None
-    """Noise-to-signal ratio that rounding it causes in the layers that read it, where measured."""
     channels: ChannelAffine | None = None
     """A grid for each channel, which goes before ``grid``; that then spans all of them."""
 

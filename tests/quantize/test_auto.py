@@ -168,22 +168,20 @@ def test_choosing_by_measured_error_beats_minmax_where_there_are_outliers():
     assert gains[1] > gains[0] + 10
 
 
-def test_auto_takes_the_candidate_with_the_least_noise():
+def test_no_method_makes_much_less_noise_than_what_auto_takes():
     model, pictures = normalised(silu_net()), outlier_pictures()
     statistics = Observer(model).observe(pictures)
     chosen = choose_grids(model, UINT8, AUTO, statistics, pictures[:2])
     methods = [m for m in RangeMethod if m not in (RangeMethod.AUTO, RangeMethod.ENTROPY)]
     for name in ("images", "stem_out", "mul2_out", "depthwise_out"):
         local = LocalModel(model, value_named(model, name), set(), "uint8")
-        noise = {}
-        for method in methods:
-            single = choose_grids(model, UINT8, replace(PLAIN, range=method), statistics, [])
-            noise[method] = np.mean(
-                [local.error(values_of(model, p), [single[name].grid])[0] for p in pictures[:2]]
-            )
-        assert chosen[name].noise is not None
-        # Candidates that differ by under 2 % of the span count as one.
-        assert chosen[name].noise <= min(noise.values()) * 1.15 + 1e-7
+
+        def noise(grids, local=local, name=name):
+            return np.mean([local.error(values_of(model, p), [grids[name].grid])[0] for p in pictures[:2]])
+
+        single = [choose_grids(model, UINT8, replace(PLAIN, range=m), statistics, []) for m in methods]
+        # A challenger has to make 30 % less noise on the first image.
+        assert noise(chosen) <= min(noise(grids) for grids in single) / 0.65 + 1e-7
 
 
 def test_the_grid_of_a_sigmoid_is_fixed():
