@@ -44,10 +44,11 @@ _CHUNK_IMAGES = 16
 """Statistics are kept after every so many images, so that an interrupted run goes on from there."""
 _RANGE_IMAGES, _FEWEST_RANGE_IMAGES = 8, 4
 _ERROR_IMAGES = 8
-_PREDICTION_IMAGES = 24
+_PREDICTION_IMAGES, _FEWEST_PREDICTION_IMAGES = 24, 16
 _RANKING_IMAGES = 8
-_USUAL_PX = 416 * 416
-"""Models with smaller inputs take more images in proportion: as much work, steadier numbers."""
+_USUAL_PX, _MOST_MORE = 416 * 416, 2.0
+"""Models with smaller inputs take more images in proportion, up to twice as many: as much work, steadier
+numbers. Those with larger inputs take fewer, where so many positions make up for that."""
 
 
 @dataclass(frozen=True)
@@ -252,8 +253,8 @@ def _tensors(
 ) -> list[Float32Array]:
     """Pre-processed inputs of evenly spread calibration images, so many for inputs of a usual size."""
     total = len(calibration.samples)
-    scaled = round(usual * _USUAL_PX / (model.input.height_px * model.input.width_px))
-    count = max(usual if fewest is None else fewest, scaled)
+    scale = min(_MOST_MORE, _USUAL_PX / (model.input.height_px * model.input.width_px))
+    count = max(usual if fewest is None else fewest, round(usual * scale))
     indices = np.unique(np.linspace(0, total - 1, min(count, total)).round().astype(int))
     chosen = [calibration.samples[index] for index in indices]
     return [tensor for _, tensor, _ in iter_tensors(chosen, model.input, workers=2)]
@@ -270,7 +271,7 @@ def _harm(graph: ir.Model, model: FloatModel, images: Sequence[Float32Array]) ->
 def _predictor(model: FloatModel, calibration: CalibrationSet, recipe: Recipe) -> DropPredictor | None:
     if recipe.max_predicted_drop is None:
         return None
-    images = _tensors(model, calibration, _PREDICTION_IMAGES)
+    images = _tensors(model, calibration, _PREDICTION_IMAGES, _FEWEST_PREDICTION_IMAGES)
     return DropPredictor(model.onnx_bytes, images, spec=model.input, head=model.head)
 
 

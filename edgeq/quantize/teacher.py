@@ -7,7 +7,7 @@ layer's own noise and its own mean error.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +22,7 @@ from edgeq.quantize.observe import session_with_outputs
 from edgeq.quantize.ort import cpu_session, in_parallel
 from edgeq.types import Float32Array
 
-__all__ = ["LayerError", "layer_errors"]
+__all__ = ["LayerError", "layer_errors", "merge_errors"]
 
 _EXACT = "__exact"
 
@@ -36,6 +36,7 @@ class LayerError:
     """Noise-to-signal ratio at its output, before the output itself is rounded."""
     mean_error: Float32Array
     """(output channels,) mean of rounded minus exact."""
+    image_count: int
 
 
 def layer_errors(
@@ -53,6 +54,8 @@ def layer_errors(
         images: pre-processed calibration inputs.
         progress: called with (images done, images).
     """
+    if not images:
+        return {}
     layers = {node_name(node): node.outputs[0].name or "" for node in model.graph if is_layer(node)}
     exact_session, input_name, names = session_with_outputs(model, layers.values())
     forced = _forced_session(qdq, set(layers.values()))
@@ -77,11 +80,26 @@ def layer_errors(
             means[node] = means.get(node, np.float32(0)) + mean
         if progress is not None:
             progress(done, len(images))
-    count = max(len(images), 1)
+    count = len(images)
     return {
-        node: LayerError(node, noise[node] / count, (means[node] / count).astype(np.float32))
+        node: LayerError(node, noise[node] / count, (means[node] / count).astype(np.float32), count)
         for node in layers
     }
+
+
+def merge_errors(
+    first: Mapping[str, LayerError], second: Mapping[str, LayerError]
+) -> Mapping[str, LayerError]:
+    """Errors of the same layers of one QDQ model over the images of both."""
+    return {name: _merged(error, second[name]) if name in second else error for name, error in first.items()}
+
+
+def _merged(first: LayerError, second: LayerError) -> LayerError:
+    count = first.image_count + second.image_count
+    share = np.float32(second.image_count / count)
+    noise = first.noise + float(share) * (second.noise - first.noise)
+    mean = first.mean_error + share * (second.mean_error - first.mean_error)
+    return LayerError(first.node, noise, mean, count)
 
 
 def _channel_mean(values: Float32Array) -> Float32Array:

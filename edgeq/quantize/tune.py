@@ -15,7 +15,7 @@ from edgeq.quantize.precision import block_of
 from edgeq.quantize.predict import DropPredictor
 from edgeq.quantize.recipe import Precision, Recipe
 from edgeq.quantize.sensitivity import Harm, rank_groups
-from edgeq.quantize.teacher import LayerError, layer_errors
+from edgeq.quantize.teacher import LayerError, layer_errors, merge_errors
 from edgeq.types import Float32Array
 
 __all__ = ["Tuned", "TuningStep", "tune"]
@@ -23,7 +23,8 @@ __all__ = ["Tuned", "TuningStep", "tune"]
 _NOISIEST, _FIRST_LAYERS = 6, 3
 """So many layers are tried in float one by one."""
 _DRAFT_IMAGES = 4
-"""Errors of the plan without float layers are measured on so many images, those of the chosen one on all."""
+"""Errors of the plan without float layers are measured on so many images first, those of the chosen one on
+all."""
 _STEPS = (1, 2, 3, 5, 8, 12)
 """So many of the ranked groups go to float, until the budget is met."""
 _PATIENCE = 3
@@ -203,8 +204,9 @@ class _Attempts:
         self._tried: list[tuple[TuningStep, Mapping[str, str]]] = []
 
         first = insert_qdq(model, make_plan({}, {}))
-        draft = images[:: max(1, len(images) // _DRAFT_IMAGES)]
-        self.own_errors: Mapping[str, LayerError] = layer_errors(model, first, draft)
+        step = max(1, len(images) // _DRAFT_IMAGES)
+        self._others = [image for index, image in enumerate(images) if index % step]
+        self.own_errors: Mapping[str, LayerError] = layer_errors(model, first, images[::step])
         """Each layer's own error where nothing is kept in float for accuracy."""
 
     def knows(self, layers: tuple[str, ...]) -> bool:
@@ -245,7 +247,10 @@ class _Attempts:
         if not self._recipe.bias_correction:
             return self._with_shifts(kept, {})
         qdq = insert_qdq(self._model, self._make_plan(kept, {}))
-        return self._with_shifts(kept, layer_errors(self._model, qdq, self._images))
+        if kept:
+            return self._with_shifts(kept, layer_errors(self._model, qdq, self._images))
+        others = layer_errors(self._model, qdq, self._others)
+        return self._with_shifts(kept, merge_errors(self.own_errors, others))
 
     def _with_shifts(
         self, kept: Mapping[str, str], errors: Mapping[str, LayerError]

@@ -15,7 +15,7 @@ from edgeq.quantize.observe import Observer
 from edgeq.quantize.plan import TensorPlan
 from edgeq.quantize.planner import build_plan
 from edgeq.quantize.recipe import Precision
-from edgeq.quantize.teacher import layer_errors
+from edgeq.quantize.teacher import layer_errors, merge_errors
 from edgeq.types import IntegerType
 
 from .nets import NETS, PLAIN, UINT8, images, normalised, quantise, residual_net, silu_net, size_of
@@ -84,6 +84,18 @@ def test_errors_do_not_accumulate(make):
     for name in good:
         if name != "stem":
             assert bad[name].noise == pytest.approx(good[name].noise, rel=1e-6)
+
+
+def test_errors_of_parts_of_the_images_add_up_to_those_of_all():
+    model, pictures = normalised(silu_net()), images(5)
+    _, qdq = quantise(model, RECIPE)
+    whole = layer_errors(model, qdq, pictures)
+    parts = merge_errors(layer_errors(model, qdq, pictures[:2]), layer_errors(model, qdq, pictures[2:]))
+    for name, error in whole.items():
+        assert parts[name].image_count == 5
+        assert parts[name].noise == pytest.approx(error.noise, rel=1e-5)
+        np.testing.assert_allclose(parts[name].mean_error, error.mean_error, rtol=1e-4, atol=1e-7)
+    assert merge_errors(whole, layer_errors(model, qdq, [])) == whole
 
 
 def test_a_layer_with_float_input_and_weights_has_no_error():
