@@ -107,7 +107,7 @@ def measure_accuracy(
     """
     specs = subject.known
     # Accuracy does not depend on the number of threads, so all cores help.
-    options = SessionOptions(threads=core_count())
+    options = SessionOptions(threads=core_count(), xnnpack=subject.xnnpack)
     with console.progress() as progress:
 
         def run(name: str, path: Any, runtime: Any, specs: Specs) -> Evaluation:

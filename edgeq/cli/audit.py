@@ -117,7 +117,9 @@ def audit_of(subject: Subject, *, threads: int, target: Target | None = None) ->
 
     profile = target or _target_of(subject)
     options = SessionOptions(
-        threads=threads, compute_capability=None if profile is None else profile.compute_capability
+        threads=threads,
+        xnnpack=subject.xnnpack,
+        compute_capability=None if profile is None else profile.compute_capability,
     )
     return subject.runtime.audit(subject.artifact, options=options, reasons=reasons_of(_layers(subject)))
 

@@ -29,6 +29,7 @@ __all__ = [
     "OutputFlags",
     "PostFlags",
     "SpecFlags",
+    "Xnnpack",
     "choice",
     "command",
     "duration_s",
@@ -255,6 +256,12 @@ class SpecFlags:
             normalized_boxes=self.normalized_boxes,
             preset=self.preset,
         )
+
+
+Xnnpack = Annotated[
+    bool | None,
+    typer.Option("--xnnpack/--no-xnnpack", help="TFLite with XNNPACK, its default, or on its own kernels."),
+]
 
 
 @dataclass(frozen=True)

@@ -133,7 +133,9 @@ def measure_latency(
     """
     judged = subject.judged_name(compared=bool(rivals))
     own = Rival(judged, subject.artifact, subject.runtime)
-    options = {r.name: SessionOptions(settings.threads, r.default_float) for r in (*rivals, own)}
+    options = {
+        r.name: SessionOptions(settings.threads, r.default_float, subject.xnnpack) for r in (*rivals, own)
+    }
     sessions: dict[str, Session] = {
         r.name: r.runtime.open_session(r.artifact, options=options[r.name]) for r in (*rivals, own)
     }
@@ -212,7 +214,7 @@ def _with_facts(
     remarks: list[str] = []
     for entry in contestants:
         memory: float | None = None
-        options = SessionOptions(settings.threads, entry.default_float)
+        options = SessionOptions(settings.threads, entry.default_float, subject.xnnpack)
         if settings.memory:
             try:
                 memory = peak_memory_mb(entry.artifact, entry.runtime.session_factory, options=options)

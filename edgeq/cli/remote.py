@@ -139,9 +139,9 @@ def _check_runtime(side: DeviceSide, need: str) -> None:
 
 def model_of(subject: Subject) -> DeviceModel:
     """The judged artifact as it goes to a device."""
-    if subject.bundle is not None:
-        return bundle_model(subject.bundle)
-    return file_model(subject.artifact, subject.runtime.name)
+    bundle = subject.bundle
+    model = file_model(subject.artifact, subject.runtime.name) if bundle is None else bundle_model(bundle)
+    return replace(model, xnnpack=subject.xnnpack)
 
 
 def warn_of_architecture(subject: Subject, side: DeviceSide, console: Console) -> None:
@@ -435,6 +435,7 @@ def health_line(health: Any) -> str:
 def _entrant(rival: Rival, subject: Subject) -> Entrant:
     specs = rival.specs or subject.specs
     files = file_model(rival.artifact, rival.runtime.name, default_float=rival.default_float)
+    files = replace(files, xnnpack=subject.xnnpack)
     size = sum(file.size_bytes for file in files.files.values()) / 1e6
     return Entrant(rival.name, files, None if specs is None else specs.input, size)
 

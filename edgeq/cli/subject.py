@@ -11,7 +11,7 @@ from pathlib import Path
 from edgeq.bundle.read import Bundle, open_bundle
 from edgeq.cli.console import Console
 from edgeq.cli.extras import require_host
-from edgeq.errors import DataError, ModelError, SpecError, UnavailableError
+from edgeq.errors import DataError, InputError, ModelError, SpecError, UnavailableError
 from edgeq.model.fitting import fit_specs
 from edgeq.model.presets import SpecOverrides
 from edgeq.runtimes import load_runtime, missing_modules, runs_here, runtime_for
@@ -79,6 +79,8 @@ class Subject:
     """Name in comparisons with float: its precision."""
     reference_specs: Specs | None = None
     """Of the float model, where they are others than the artifact's; None: the same but for the layout."""
+    xnnpack: bool | None = None
+    """TFLite: run through XNNPACK or not, as the user says; None: its default."""
     simulated: Path | None = None
     """QDQ model that stands in where the runtime does not run; None: the bundle's, or the artifact itself."""
 
@@ -138,6 +140,7 @@ def open_subject(
     float_source: Path | None = None,
     installed: bool = True,
     data: Path | None = None,
+    xnnpack: bool | None = None,
 ) -> Iterator[Subject]:
     """The bundle or model at a path; temporary files of it are gone when the block ends.
 
@@ -148,9 +151,11 @@ def open_subject(
         float_source: float model to compare with; goes before a bundle's own.
         installed: a bundle's runtime has to be here; not where only a device runs it.
         data: data set that is going to judge it; names the classes of a plain model that does not.
+        xnnpack: TFLite with or without XNNPACK; None: its default.
 
     Raises:
         BundleError: damaged, or not a bundle.
+        InputError: ``xnnpack`` of another runtime.
         ModelError: not a model.
         UnavailableError: its runtime is not here.
     """
@@ -160,13 +165,22 @@ def open_subject(
             reference = None
             if float_source is not None:
                 reference, _ = load_float(float_source, Path(folder), overrides, console)
-            yield _from_bundle(bundle, reference, console, installed=installed)
+            yield _with_xnnpack(_from_bundle(bundle, reference, console, installed=installed), xnnpack)
         else:
             plain = _PlainModel.open(path, overrides or SpecOverrides())
             found = None
             if float_source is not None:
                 found = load_float(float_source, Path(folder), plain.overrides_for(float_source), console)
-            yield _from_file(plain, found, data, console)
+            yield _with_xnnpack(_from_file(plain, found, data, console), xnnpack)
+
+
+def _with_xnnpack(subject: Subject, wanted: bool | None) -> Subject:
+    if wanted is not None and subject.runtime.name != "tflite":
+        raise InputError(
+            f"--xnnpack and --no-xnnpack are for TFLite, {subject.name} runs in {subject.runtime.name}",
+            fix="leave them out",
+        )
+    return replace(subject, xnnpack=wanted)
 
 
 @dataclass(frozen=True)

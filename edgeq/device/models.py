@@ -31,6 +31,8 @@ class DeviceModel:
     files: Mapping[str, Upload] = field(repr=False)
     """By their names in the folder that the device makes of them."""
     default_float: bool = False
+    xnnpack: bool | None = None
+    """TFLite: through XNNPACK or not; None: its default."""
 
     def bring(self, device: Device, **options: Any) -> int:
         """The model's number on the device, its files sent where they are not there.
@@ -44,6 +46,7 @@ class DeviceModel:
             "runtime": self.runtime,
             "artifact": self.artifact,
             "default_float": self.default_float,
+            "xnnpack": self.xnnpack,
             "files": {
                 name: {"sha256": file.sha256, "size_bytes": file.size_bytes}
                 for name, file in self.files.items()

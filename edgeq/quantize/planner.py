@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -28,6 +28,7 @@ def build_plan(
     grids: Mapping[str, TensorPlan],
     *,
     kept_float: Mapping[str, str] | None = None,
+    score_layers: Collection[str] = (),
     bias_shifts: Mapping[str, Float32Array] | None = None,
     weights: Mapping[str, QuantisedWeight] | None = None,
 ) -> Plan:
@@ -39,6 +40,7 @@ def build_plan(
         recipe: the user's.
         grids: of every recorded tensor, from :func:`edgeq.quantize.auto.choose_grids`.
         kept_float: nodes that tuning keeps in float, with the reason.
+        score_layers: see :func:`assign_precisions`.
         bias_shifts: node name -> correction of its bias.
         weights: node name -> its weight, where that is not simply rounded.
 
@@ -46,7 +48,7 @@ def build_plan(
         RecipeError: a rule that matches nothing.
         ModelError: a tensor that an INT8 op needs was not recorded.
     """
-    ops = assign_precisions(model, scheme, recipe, kept_float=kept_float)
+    ops = assign_precisions(model, scheme, recipe, kept_float=kept_float, score_layers=score_layers)
     values = quantised_values(model, scheme, ops)
     roots = grid_roots(model, scheme, ops, values)
     joined = joined_outputs(model, scheme, ops)

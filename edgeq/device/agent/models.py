@@ -29,10 +29,11 @@ class Model:
     artifact: Path
     runtime: Runtime
     default_float: bool
+    xnnpack: bool | None
 
     def options(self, threads: int) -> SessionOptions:
         """How to open it."""
-        return SessionOptions(threads=threads, default_float=self.default_float)
+        return SessionOptions(threads=threads, default_float=self.default_float, xnnpack=self.xnnpack)
 
     def open(self, threads: int) -> Session:
         """A session.
@@ -80,7 +81,13 @@ class Models:
             _check_manifest(folder, digests)
         artifact = str(request["artifact"])
         check_name(artifact)
-        self._models[number] = Model(folder / artifact, runtime, bool(request["default_float"]))
+        xnnpack = request.get("xnnpack")
+        self._models[number] = Model(
+            folder / artifact,
+            runtime,
+            bool(request["default_float"]),
+            None if xnnpack is None else bool(xnnpack),
+        )
         return number
 
     def get(self, number: object) -> Model:

@@ -57,5 +57,6 @@ def scheme(activation_dtype: IntegerType) -> Scheme:
         shared_scale_ops=_SHARED,
         joining_ops=frozenset({"Concat"}),
         fused_activations=frozenset({"Relu", "Clip"}),
+        split_heads=True,
         fixed_outputs={"Sigmoid": Affine(scale, zero, activation_dtype)},
     )
