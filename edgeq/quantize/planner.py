@@ -9,9 +9,10 @@ import numpy as np
 import onnx_ir as ir
 
 from edgeq.errors import ModelError
+from edgeq.quantize.graph import head_nodes, node_name, tail_nodes
 from edgeq.quantize.observe import MOVES_DATA
-from edgeq.quantize.plan import Plan, TensorPlan
-from edgeq.quantize.precision import assign_precisions
+from edgeq.quantize.plan import OpPlan, Plan, TensorPlan
+from edgeq.quantize.precision import assign_precisions, matching_rules
 from edgeq.quantize.recipe import Precision, Recipe
 from edgeq.quantize.scheme import Scheme
 from edgeq.quantize.tensors import grid_roots, joined_outputs, quantised_values
@@ -72,7 +73,23 @@ def build_plan(
         half_scales=scheme.half_scales,
         quantize_bias=scheme.quantize_bias,
         bias_shifts=shifts,
+        stored_weights=_stored_weights(model, scheme, recipe, ops),
         weights=weights or {},
+    )
+
+
+def _stored_weights(
+    model: ir.Model, scheme: Scheme, recipe: Recipe, ops: Mapping[str, OpPlan]
+) -> frozenset[str]:
+    """Float prediction layers whose weights are INT8 in the file; none that a rule wants in float."""
+    rules = matching_rules(model, recipe.rules)
+    heads = head_nodes(model.graph, tail_nodes(model.graph))
+    return frozenset(
+        name
+        for node in heads
+        if node.op_type in scheme.stored_weight_ops
+        and ops[name := node_name(node)].precision is Precision.FLOAT
+        and (name not in rules or rules[name].precision is None)
     )
 
 

@@ -66,6 +66,8 @@ class Scheme:
     """Of these ops only; None: of any."""
     split_heads: bool = False
     """Split prediction layers whose outputs are sliced apart: a tensor has one grid, and slices copy."""
+    stored_weight_ops: frozenset[str] = frozenset()
+    """Ops whose weights are INT8 in the file also where they are prediction layers that compute in float."""
     equalize_depthwise: bool = False
     """Equalise what depthwise convolutions read, unless the recipe says otherwise: without a zero point and
     with one scale per tensor, most channels would be left with a few levels."""

@@ -58,5 +58,6 @@ def scheme(activation_dtype: IntegerType) -> Scheme:
         joining_ops=frozenset({"Concat"}),
         fused_activations=frozenset({"Relu", "Clip"}),
         split_heads=True,
+        stored_weight_ops=frozenset({"Gemm", "MatMul"}),
         fixed_outputs={"Sigmoid": Affine(scale, zero, activation_dtype)},
     )
