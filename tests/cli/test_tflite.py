@@ -214,3 +214,23 @@ def test_targets_tell_their_hardware(edgeq):
     assert listed["raspberry-pi-5"]["wheels"]["platforms"] == ["manylinux_2_27_aarch64"]
     assert listed["android-arm64"]["wheels"] is None
     assert "4 cores" in edgeq("targets", "raspberry-pi-5").out
+
+
+@pytest.mark.parametrize("on", [(), ("--on", "local")], ids=["here", "agent"])
+def test_xnnpack_is_switched_off_and_recorded(bundle, edgeq, on):
+    quick = ("--duration", "200ms", "--min-runs", 5, "--no-memory", "--no-save", "--json")
+    for flag, delegate in (("--xnnpack", "XNNPACK"), ("--no-xnnpack", "none")):
+        latency = edgeq("bench", bundle, flag, *quick, *on).json
+        assert {entry["details"]["delegate"] for entry in latency["contestants"]} == {delegate}
+
+
+def test_evaluate_without_xnnpack_says_so(bundle, made, edgeq):
+    data = made / "set" / "data.yaml"
+    report = edgeq("evaluate", bundle, "--no-xnnpack", "--data", data, "--no-save", "--json").json
+    assert report["sessions"]["int8"]["delegate"] == "none"
+
+
+def test_xnnpack_of_another_runtime_is_an_error(made, edgeq):
+    result = edgeq("bench", made / "tiny.onnx", "--no-xnnpack")
+    assert result.code == 2
+    assert "for TFLite" in result.err
