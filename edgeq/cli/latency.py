@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy.typing as npt
 
 from edgeq.benchmark.findings import Finding, benchmark_findings
-from edgeq.benchmark.frames import evenly, frame_stages, noise_input, synthetic_image
+from edgeq.benchmark.frames import frame_stages, noise_input, synthetic_image
 from edgeq.benchmark.latency import LatencyReport
 from edgeq.benchmark.loop import Contestant, LoopProgress, measure
 from edgeq.benchmark.memory import peak_memory_mb
@@ -21,6 +21,7 @@ from edgeq.cli.machine import machine_facts
 from edgeq.cli.subject import Specs, Subject
 from edgeq.data.images import read_image
 from edgeq.data.preprocess import preprocess
+from edgeq.data.select import evenly
 from edgeq.errors import UnavailableError
 from edgeq.runtimes.base import AuditReport, Runtime, Session, SessionOptions
 from edgeq.types import Sample

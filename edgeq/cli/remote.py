@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from edgeq.benchmark.drift import Drift, drift_of
 from edgeq.benchmark.findings import Finding, FindingKind, benchmark_findings
-from edgeq.benchmark.frames import evenly
 from edgeq.benchmark.rate import RateReport
 from edgeq.cli.accuracy import Accuracy
 from edgeq.cli.console import Console
@@ -20,7 +19,7 @@ from edgeq.cli.subject import Subject
 from edgeq.cores import core_count
 from edgeq.data.images import read_image
 from edgeq.data.preprocess import preprocess
-from edgeq.data.select import select
+from edgeq.data.select import evenly, select
 from edgeq.device.agent.wire import LIST_CHUNK
 from edgeq.device.answers import Facts, LayersPart, layer_audits, parse
 from edgeq.device.client import Device

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from edgeq.benchmark.frames import evenly, frame_stages, noise_input, synthetic_image
+from edgeq.benchmark.frames import frame_stages, noise_input, synthetic_image
 from edgeq.benchmark.loop import Contestant, LoopProgress, measure
 from edgeq.benchmark.memory import peak_memory_mb
 from edgeq.benchmark.rate import measure_rate
@@ -19,6 +19,7 @@ from edgeq.benchmark.steady import WarmUp
 from edgeq.benchmark.telemetry import HealthRecord, Telemetry
 from edgeq.data.images import decode_image
 from edgeq.data.preprocess import preprocess
+from edgeq.data.select import evenly
 from edgeq.device.agent.models import Model, Models
 from edgeq.device.agent.specs import head_spec, input_spec
 from edgeq.device.agent.store import Store
