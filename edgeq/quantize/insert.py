@@ -25,8 +25,9 @@ def insert_qdq(model: ir.Model, plan: Plan) -> ir.Model:
     """The QDQ model.
 
     Requires a normalised float model and a plan made for it. Ensures that every INT8 op reads and
-    writes through a pair, that its constants are int8 (bias int32, or float where the plan says so),
-    and that inputs and outputs of the model are unchanged. The argument is not changed.
+    writes through a pair, that its constants are int8 (bias int32, or float where the plan says so), that
+    the weights of float layers are int8 where the plan says so, and that inputs and outputs of the model
+    are unchanged. The argument is not changed.
     """
     result = model.clone()
     graph = result.graph
@@ -36,7 +37,7 @@ def insert_qdq(model: ir.Model, plan: Plan) -> ir.Model:
         shift = plan.bias_shifts.get(node_name(node))
         if shift is not None:
             _shift_bias(graph, node, np.asarray(shift, np.float32))
-        if node in int8:
+        if node in int8 or node_name(node) in plan.int8_weights:
             _quantise_constants(graph, node, plan)
     values = {value.name: value for value in [*graph.inputs, *(v for node in nodes for v in node.outputs)]}
     for name, tensor in plan.tensors.items():
@@ -142,7 +143,8 @@ def _quantise_constants(graph: ir.Graph, node: ir.Node, plan: Plan) -> None:
     source = plan.tensors.get(node.inputs[0].name or "") if node.inputs[0] is not None else None
     # The scale of an int32 bias is one input scale times the weight's, so not with a grid per channel.
     whole = source is not None and source.channels is None
-    bias = _integer_bias(node, weight) if whole and plan.quantize_bias else None
+    float_layer = node_name(node) in plan.int8_weights
+    bias = _integer_bias(node, weight) if whole and plan.quantize_bias and not float_layer else None
     quantised = plan.weights.get(node_name(node)) or quantize_weight(
         weight,
         axis=weight_axis(node),

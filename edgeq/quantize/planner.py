@@ -9,9 +9,10 @@ import numpy as np
 import onnx_ir as ir
 
 from edgeq.errors import ModelError
+from edgeq.quantize.graph import COMPUTE_OPS, constant_array, node_name, tail_nodes
 from edgeq.quantize.observe import MOVES_DATA
-from edgeq.quantize.plan import Plan, TensorPlan
-from edgeq.quantize.precision import assign_precisions
+from edgeq.quantize.plan import OpPlan, Plan, TensorPlan
+from edgeq.quantize.precision import assign_precisions, matching_rules
 from edgeq.quantize.recipe import Precision, Recipe
 from edgeq.quantize.scheme import Scheme
 from edgeq.quantize.tensors import grid_roots, joined_outputs, quantised_values
@@ -70,8 +71,25 @@ def build_plan(
         half_scales=scheme.half_scales,
         quantize_bias=scheme.quantize_bias,
         bias_shifts=shifts,
+        int8_weights=_int8_weights(model, scheme, recipe, ops),
         weights=weights or {},
     )
+
+
+def _int8_weights(
+    model: ir.Model, scheme: Scheme, recipe: Recipe, ops: Mapping[str, OpPlan]
+) -> frozenset[str]:
+    """Float layers whose weights may be integers; the tail's are numbers to decode with, not learned ones."""
+    if not scheme.int8_weights_of_float_layers:
+        return frozenset()
+    tail = tail_nodes(model.graph)
+    asked = {name for name, rule in matching_rules(model, recipe.rules).items() if rule.precision is not None}
+    return frozenset(
+        node_name(node)
+        for node in model.graph
+        if node.op_type in COMPUTE_OPS and node not in tail and node_name(node) not in asked
+        and ops[node_name(node)].precision is Precision.FLOAT and constant_array(node.inputs[1]) is not None
+    )  # fmt: skip
 
 
 def _tensor_plan(value: ir.Value, sources: Sequence[ir.Value], grids: Mapping[str, TensorPlan]) -> TensorPlan:

@@ -54,6 +54,9 @@ class Scheme:
     predictions can resolve is no reason where a float layer costs much speed."""
     half_scales: bool = False
     """Scales are numbers that float16 holds, since the runtime stores them so."""
+    int8_weights_of_float_layers: bool = False
+    """A layer that computes in float stores its weights in INT8 all the same, per channel: the runtime
+    restores them when it loads the model. Not those that a rule of the recipe keeps in float."""
     weight_bits: int = 8
     """7: weights in -63..63, so that two products with uint8 fit into the 16 bits in which x86 without VNNI
     adds them."""

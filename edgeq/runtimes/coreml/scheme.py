@@ -7,7 +7,8 @@ activation with a zero point or with a scale per channel. The ``quantize`` opera
 whether the Neural Engine then still multiplies integers is said nowhere and cannot be measured here, so
 this scheme keeps to Apple's form.
 
-A convolution takes input and weight through a pair and gives float inside its fusion; the bias is float.
+A convolution takes input and weight through a pair and gives float inside its fusion; the bias is float. A
+layer that stays float reads float values and has INT8 weights (Apple's W8 form), restored at load.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ def scheme() -> Scheme:
         few_float_head_ops=frozenset({"Conv"}),
         quantize_bias=False,
         half_scales=True,
+        # A float layer's weights would be the better part of what is not a quarter of float32.
+        int8_weights_of_float_layers=True,
         equalize_depthwise=True,
         max_float_layers=3,
     )

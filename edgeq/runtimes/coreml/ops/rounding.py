@@ -55,11 +55,13 @@ def weight(emit: Emitter, integers: Array, scale: Array, zero: Array, axis: int)
         axis: of the channels.
     """
     if scale.size == 1:
-        scale, zero = scale.reshape(()), zero.reshape(())
+        scale = scale.reshape(())
+    if (zero == zero.flat[0]).all():
+        zero = zero.flat[0]  # one number for all channels: as an array it takes as much as the scales
     # By hand, not through emit.op: these constants are parameters of the operation, not variables.
     return emit.builder.constexpr_affine_dequantize(
         quantized_data=integers, zero_point=zero, scale=_half_safe(emit, scale),
-        axis=np.int32(axis), name=emit.unique("w"),
+        axis=np.int32(axis), name=emit.unique(),
     )  # fmt: skip
 
 
