@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgeq.cli.flags import OutputFlags, SpecFlags, command, duration_s
+from edgeq.cli.flags import OutputFlags, RuntimeOptions, SpecFlags, command, duration_s
 from edgeq.cli.onflags import On
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ def bench(
     save: Annotated[
         bool, typer.Option("--save/--no-save", help="Keep reports/latency.json in the bundle.")
     ] = True,
+    runtime_option: RuntimeOptions = None,
     on: On = None,
     rate: Annotated[
         float | None,
@@ -97,6 +98,7 @@ def bench(
             float_source=float_source,
             data=data,
             installed=not on,
+            options=runtime_option,
         ) as judged,
     ):
         rivals = (

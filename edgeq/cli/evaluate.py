@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgeq.cli.flags import OutputFlags, PostFlags, SpecFlags, command
+from edgeq.cli.flags import OutputFlags, PostFlags, RuntimeOptions, SpecFlags, command
 from edgeq.cli.onflags import On
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ def evaluate(
     save: Annotated[
         bool, typer.Option("--save/--no-save", help="Keep reports/accuracy.json in the bundle.")
     ] = True,
+    runtime_option: RuntimeOptions = None,
     on: On = None,
     post: PostFlags,
     spec: SpecFlags,
@@ -65,6 +66,7 @@ def evaluate(
         float_source=float_source,
         data=data,
         installed=not on,
+        options=runtime_option,
     ) as judged:
         calibration = None if judged.bundle is None else judged.bundle.manifest.calibration
         dataset = open_evaluation(

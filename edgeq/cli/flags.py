@@ -28,6 +28,7 @@ __all__ = [
     "Interrupted",
     "OutputFlags",
     "PostFlags",
+    "RuntimeOptions",
     "SpecFlags",
     "choice",
     "command",
@@ -149,6 +150,18 @@ def _strides(text: Any) -> tuple[int, ...]:
     if any(value != int(value) or value < 1 for value in values):
         raise typer.BadParameter(f"{text!r} are not strides such as 8,16,32")
     return tuple(int(value) for value in values)
+
+
+RuntimeOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--runtime-option",
+        metavar="NAME=VALUE",
+        help="Of the runtime alone, repeatable: compute-units=cpu-and-ne, dla-core=0, xnnpack=off.",
+        show_default=False,
+    ),
+]
+"""What only one runtime knows is not a flag of its own: `edgeq.runtimes.options` asks the runtime."""
 
 
 def _flag(*names: str, **options: Any) -> Any:

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgeq.cli.flags import BudgetFlags, OutputFlags, PostFlags, SpecFlags, command, duration_s
+from edgeq.cli.flags import (
+    BudgetFlags,
+    OutputFlags,
+    PostFlags,
+    RuntimeOptions,
+    SpecFlags,
+    command,
+    duration_s,
+)
 from edgeq.cli.onflags import On
 
 if TYPE_CHECKING:
@@ -61,6 +69,7 @@ def gate(
         float, typer.Option("--duration", parser=duration_s, metavar="TIME", help="Of a latency run.")
     ] = 10.0,
     save: Annotated[bool, typer.Option("--save/--no-save", help="Keep the reports in the bundle.")] = True,
+    runtime_option: RuntimeOptions = None,
     on: On = None,
     limits: BudgetFlags,
     post: PostFlags,
@@ -85,6 +94,7 @@ def gate(
         float_source=float_source,
         data=data,
         installed=not on,
+        options=runtime_option,
     ) as judged:
         budget = budget_for(flags, judged, target, console)
         how = _How(data, split, images, threads, duration, post)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -134,9 +134,9 @@ def measure_latency(
     """
     judged = subject.judged_name(compared=bool(rivals))
     own = Rival(judged, subject.artifact, subject.runtime)
-    options = {r.name: SessionOptions(settings.threads, r.default_float) for r in (*rivals, own)}
     sessions: dict[str, Session] = {
-        r.name: r.runtime.open_session(r.artifact, options=options[r.name]) for r in (*rivals, own)
+        r.name: r.runtime.open_session(r.artifact, options=_options(subject, r, settings))
+        for r in (*rivals, own)
     }
     specs = {r.name: fitted_specs(r.specs or subject.specs, sessions[r.name]) for r in (*rivals, own)}
     share = 1 - _STAGE_SHARE if subject.specs is not None else 1.0
@@ -194,6 +194,11 @@ def prepared_inputs(
     return [preprocess(image, specs.input)[0] for image in images]
 
 
+def _options(subject: Subject, rival: Rival, settings: BenchSettings) -> SessionOptions:
+    """As the user asks of the subject's runtime: a rival in the same one is not to run otherwise."""
+    return replace(subject.options, threads=settings.threads, default_float=rival.default_float)
+
+
 def _whole_path(session: Session, specs: Specs, samples: Sequence[Sample], duration_s: float) -> StageReport:
     """Decode (real images only), pre-process, infer and post-process, frame by frame."""
     decode = read_image if samples else None
@@ -213,7 +218,7 @@ def _with_facts(
     remarks: list[str] = []
     for entry in contestants:
         memory: float | None = None
-        options = SessionOptions(settings.threads, entry.default_float)
+        options = _options(subject, entry, settings)
         if settings.memory:
             try:
                 memory = peak_memory_mb(entry.artifact, entry.runtime.session_factory, options=options)

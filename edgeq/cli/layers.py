@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from edgeq.cli.latency import fitted_specs, prepared_inputs
 from edgeq.cli.subject import Subject
 from edgeq.errors import UnavailableError
-from edgeq.runtimes.base import LayerTime, ProfiledSession, SessionOptions
+from edgeq.runtimes.base import LayerTime, ProfiledSession
 from edgeq.types import Sample
 
 if TYPE_CHECKING:
@@ -28,7 +28,9 @@ def layer_times(subject: Subject, *, threads: int, samples: Sequence[Sample]) ->
         UnavailableError: the runtime does not tell.
         ModelError: the model does not load or run.
     """
-    session = subject.runtime.open_session(subject.artifact, options=SessionOptions(threads=threads))
+    session = subject.runtime.open_session(
+        subject.artifact, options=replace(subject.options, threads=threads)
+    )
     if not isinstance(session, ProfiledSession):
         raise UnavailableError(
             f"the runtime {subject.runtime.name} tells no times of layers", fix="leave --per-layer out"

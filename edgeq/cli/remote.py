@@ -138,9 +138,9 @@ def _check_runtime(side: DeviceSide, need: str) -> None:
 
 def model_of(subject: Subject) -> DeviceModel:
     """The judged artifact as it goes to a device."""
-    if subject.bundle is not None:
-        return bundle_model(subject.bundle)
-    return file_model(subject.artifact, subject.runtime.name)
+    bundle = subject.bundle
+    model = file_model(subject.artifact, subject.runtime.name) if bundle is None else bundle_model(bundle)
+    return replace(model, options=subject.options)
 
 
 def warn_of_architecture(subject: Subject, side: DeviceSide, console: Console) -> None:
@@ -175,7 +175,7 @@ class HostSide:
     @classmethod
     def of(cls, subject: Subject, dataset: Dataset, post: PostProcess, console: Console) -> HostSide:
         """Float metrics on all images, the artifact's predictions on a few."""
-        options = SessionOptions(threads=core_count())
+        options = replace(subject.options, threads=core_count())
         float_eval, found = None, None
         sample = select(dataset, min(PARITY_IMAGES, len(dataset.samples)))
         if subject.reference is not None:
@@ -433,7 +433,8 @@ def health_line(health: Any) -> str:
 
 def _entrant(rival: Rival, subject: Subject) -> Entrant:
     specs = rival.specs or subject.specs
-    files = file_model(rival.artifact, rival.runtime.name, default_float=rival.default_float)
+    model = file_model(rival.artifact, rival.runtime.name)
+    files = replace(model, options=replace(subject.options, default_float=rival.default_float))
     size = sum(file.size_bytes for file in files.files.values()) / 1e6
     return Entrant(rival.name, files, None if specs is None else specs.input, size)
 

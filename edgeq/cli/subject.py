@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from edgeq.bundle.read import Bundle, open_bundle
@@ -16,6 +16,7 @@ from edgeq.model.fitting import fit_specs
 from edgeq.model.presets import SpecOverrides
 from edgeq.runtimes import load_runtime, missing_modules, runs_here, runtime_for
 from edgeq.runtimes.base import Runtime, Session, SessionOptions
+from edgeq.runtimes.options import chosen_options
 from edgeq.types import HeadSpec, InputSpec, PostProcess
 
 __all__ = ["Runner", "Specs", "Subject", "load_float", "open_subject"]
@@ -79,6 +80,8 @@ class Subject:
     """Name in comparisons with float: its precision."""
     reference_specs: Specs | None = None
     """Of the float model, where they are others than the artifact's; None: the same but for the layout."""
+    options: SessionOptions = field(default_factory=SessionOptions)
+    """What the user asks of its runtime; threads and float precision are each command's own."""
     simulated: Path | None = None
     """QDQ model that stands in where the runtime does not run; None: the bundle's, or the artifact itself."""
 
@@ -138,6 +141,7 @@ def open_subject(
     float_source: Path | None = None,
     installed: bool = True,
     data: Path | None = None,
+    options: Sequence[str] | None = None,
 ) -> Iterator[Subject]:
     """The bundle or model at a path; temporary files of it are gone when the block ends.
 
@@ -148,10 +152,12 @@ def open_subject(
         float_source: float model to compare with; goes before a bundle's own.
         installed: a bundle's runtime has to be here; not where only a device runs it.
         data: data set that is going to judge it; names the classes of a plain model that does not.
+        options: of the runtime, ``NAME=VALUE`` each.
 
     Raises:
         BundleError: damaged, or not a bundle.
         ModelError: not a model.
+        InputError: its runtime has no such option.
         UnavailableError: its runtime is not here.
     """
     with tempfile.TemporaryDirectory(prefix="edgeq-") as folder:
@@ -160,13 +166,22 @@ def open_subject(
             reference = None
             if float_source is not None:
                 reference, _ = load_float(float_source, Path(folder), overrides, console)
-            yield _from_bundle(bundle, reference, console, installed=installed)
+            yield _with_options(
+                _from_bundle(bundle, reference, console, installed=installed), options or (), console
+            )
         else:
             plain = _PlainModel.open(path, overrides or SpecOverrides())
             found = None
             if float_source is not None:
                 found = load_float(float_source, Path(folder), plain.overrides_for(float_source), console)
-            yield _from_file(plain, found, data, console)
+            yield _with_options(_from_file(plain, found, data, console), options or (), console)
+
+
+def _with_options(subject: Subject, texts: Sequence[str], console: Console) -> Subject:
+    chosen = chosen_options(subject.runtime, texts)
+    if texts:
+        console.note(f"{subject.runtime.name}: {', '.join(texts)}")
+    return replace(subject, options=chosen)
 
 
 @dataclass(frozen=True)

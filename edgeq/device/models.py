@@ -14,6 +14,8 @@ from edgeq.device.answers import Loaded, parse
 from edgeq.device.client import Device, Upload
 from edgeq.errors import ModelError
 from edgeq.files import sha256_of
+from edgeq.runtimes.base import SessionOptions
+from edgeq.runtimes.options import options_json
 
 __all__ = ["DeviceModel", "bundle_model", "file_model"]
 
@@ -30,7 +32,8 @@ class DeviceModel:
     """Its name among the files."""
     files: Mapping[str, Upload] = field(repr=False)
     """By their names in the folder that the device makes of them."""
-    default_float: bool = False
+    options: SessionOptions = field(default_factory=SessionOptions)
+    """How it is opened there; threads are told with each job."""
 
     def bring(self, device: Device, **options: Any) -> int:
         """The model's number on the device, its files sent where they are not there.
@@ -43,7 +46,7 @@ class DeviceModel:
         request = {
             "runtime": self.runtime,
             "artifact": self.artifact,
-            "default_float": self.default_float,
+            "options": options_json(self.options),
             "files": {
                 name: {"sha256": file.sha256, "size_bytes": file.size_bytes}
                 for name, file in self.files.items()
@@ -67,7 +70,7 @@ def bundle_model(bundle: Bundle) -> DeviceModel:
     return DeviceModel(bundle.manifest.runtime, bundle.manifest.artifact, files)
 
 
-def file_model(artifact: Path, runtime: str, *, default_float: bool = False) -> DeviceModel:
+def file_model(artifact: Path, runtime: str) -> DeviceModel:
     """A model that is a file, or a folder, with what lies beside it and belongs to it.
 
     Raises:
@@ -82,7 +85,7 @@ def file_model(artifact: Path, runtime: str, *, default_float: bool = False) -> 
             files = {path.name: _upload(path) for path in (artifact, *beside) if path.is_file()}
     except OSError as error:
         raise ModelError(f"{artifact} cannot be read: {error.strerror}") from error
-    return DeviceModel(runtime, artifact.name, files, default_float)
+    return DeviceModel(runtime, artifact.name, files)
 
 
 def _upload(path: Path) -> Upload:

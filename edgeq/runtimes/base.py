@@ -30,6 +30,7 @@ __all__ = [
     "ProbeReport",
     "ProfiledSession",
     "Runtime",
+    "RuntimeOption",
     "Session",
     "SessionOptions",
     "Simulated",
@@ -51,7 +52,23 @@ class SessionOptions:
     dla_core: int | None = None
     """NVIDIA DLA core to run on, the GPU doing what it cannot; None: the GPU."""
     compute_units: str | None = None
-    """Core ML: ``all``, ``cpu-and-ne``, ``cpu-and-gpu`` or ``cpu``; None: its default, which is all."""
+    """Core ML: ``all``, ``cpu-and-ne``, ``cpu-and-gpu`` or ``cpu-only``; None: its default, which is all."""
+
+
+@dataclass(frozen=True)
+class RuntimeOption:
+    """What a user may set of one runtime with ``--runtime-option NAME=VALUE``.
+
+    A runtime lists its own in an attribute ``options``; one without it has none.
+    """
+
+    name: str
+    """As the user writes it."""
+    field: str
+    """Of `SessionOptions`."""
+    values: tuple[str, ...] = ()
+    """Allowed; empty: whole numbers. ``("on", "off")`` is a switch."""
+    help: str = ""
 
 
 @dataclass(frozen=True)

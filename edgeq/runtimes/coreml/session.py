@@ -26,7 +26,7 @@ __all__ = ["INTERPRETED", "UNITS", "CoreMlSession", "compute_units", "open_inter
 
 INTERPRETED = "interpreted (not Core ML)"
 """Said wherever the reference interpreter's results appear."""
-UNITS = {"all": "ALL", "cpu-and-ne": "CPU_AND_NE", "cpu-and-gpu": "CPU_AND_GPU", "cpu": "CPU_ONLY"}
+UNITS = {"all": "ALL", "cpu-and-ne": "CPU_AND_NE", "cpu-and-gpu": "CPU_AND_GPU", "cpu-only": "CPU_ONLY"}
 """edgeq's names of compute units -> coremltools'."""
 _UNITS_VARIABLE = "EDGEQ_COREML_UNITS"
 _FIX = "lower the model anew with this edgeq"

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgeq.runtimes.base import RuntimeOption
+
 if TYPE_CHECKING:
     from edgeq.quantize.scheme import Scheme
     from edgeq.runtimes.base import (
@@ -40,6 +42,12 @@ class TensorRT:
     artifact_suffixes: tuple[str, ...] = (".onnx",)
     default_float: str = "tf32"
     integer_io: bool = False
+    options: tuple[RuntimeOption, ...] = (
+        RuntimeOption(
+            "dla-core", "dla_core", (),
+            "number of the DLA core to build for, the GPU doing what it cannot; not in TensorRT 11",
+        ),
+    )  # fmt: skip
     session_factory: str = "edgeq.runtimes.tensorrt.session:open_session"
 
     @property

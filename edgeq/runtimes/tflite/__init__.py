@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgeq.runtimes.base import RuntimeOption
+
 if TYPE_CHECKING:
     from edgeq.quantize.scheme import Scheme
     from edgeq.runtimes.base import (
@@ -36,6 +38,11 @@ class TfliteRuntime:
     artifact_suffixes: tuple[str, ...] = (".tflite",)
     default_float: str = "float32"
     integer_io: bool = True
+    options: tuple[RuntimeOption, ...] = (
+        RuntimeOption(
+            "xnnpack", "xnnpack", ("on", "off"), "off: TFLite's own kernels; on unless said otherwise"
+        ),
+    )
     session_factory: str = "edgeq.runtimes.tflite.session:open_session"
 
     @property

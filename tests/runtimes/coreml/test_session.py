@@ -62,7 +62,7 @@ def test_compute_units_are_chosen_and_recorded(mac, artifact, monkeypatch):
     made = RUNTIME.open_session(artifact.path, options=SessionOptions(compute_units="cpu-and-ne"))
     assert made.details["compute_units"] == "cpu-and-ne"
     assert FakeModel.made[-1].compute_units is units.CPU_AND_NE
-    monkeypatch.setenv("EDGEQ_COREML_UNITS", "cpu")
+    monkeypatch.setenv("EDGEQ_COREML_UNITS", "cpu-only")
     RUNTIME.open_session(artifact.path, options=SessionOptions())
     assert FakeModel.made[-1].compute_units is units.CPU_ONLY
     with pytest.raises(InputError, match="fpga"):
