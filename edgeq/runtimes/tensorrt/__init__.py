@@ -45,7 +45,7 @@ class TensorRT:
     options: tuple[RuntimeOption, ...] = (
         RuntimeOption(
             "dla-core", "dla_core", (),
-            "number of the DLA core to build for, the GPU doing what it cannot; not in TensorRT 11",
+            "number of the DLA core to build for, the GPU doing what it cannot; from TensorRT 11.4 on",
         ),
     )  # fmt: skip
     session_factory: str = "edgeq.runtimes.tensorrt.session:open_session"
