@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeq.runtimes.base import RuntimeOption
-
 if TYPE_CHECKING:
     from edgeq.quantize.scheme import Scheme
     from edgeq.runtimes.base import (
@@ -21,6 +19,7 @@ if TYPE_CHECKING:
         AuditReport,
         LowerOptions,
         ProbeReport,
+        RuntimeOption,
         Session,
         SessionOptions,
     )
@@ -41,12 +40,20 @@ class CoreMl:
     default_float: str = "float16"
     integer_io: bool = False
     session_factory: str = "edgeq.runtimes.coreml.session:open_session"
-    options: tuple[RuntimeOption, ...] = (
-        RuntimeOption(
-            "compute-units", "compute_units", ("all", "cpu-and-ne", "cpu-and-gpu", "cpu-only"),
-            "which of CPU, GPU and Neural Engine Core ML may use; all unless said otherwise",
-        ),
-    )  # fmt: skip
+
+    @property
+    def options(self) -> tuple[RuntimeOption, ...]:
+        """What a user may set."""
+        from edgeq.runtimes.base import RuntimeOption
+
+        return (
+            RuntimeOption(
+                "compute-units",
+                "compute_units",
+                ("all", "cpu-and-ne", "cpu-and-gpu", "cpu-only"),
+                "which of CPU, GPU and Neural Engine Core ML may use; all unless said otherwise",
+            ),
+        )
 
     @property
     def precisions(self) -> tuple[ModelPrecision, ...]:

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeq.runtimes.base import RuntimeOption
-
 if TYPE_CHECKING:
     from edgeq.quantize.scheme import Scheme
     from edgeq.runtimes.base import (
@@ -22,6 +20,7 @@ if TYPE_CHECKING:
         AuditReport,
         LowerOptions,
         ProbeReport,
+        RuntimeOption,
         Session,
         SessionOptions,
     )
@@ -42,13 +41,21 @@ class TensorRT:
     artifact_suffixes: tuple[str, ...] = (".onnx",)
     default_float: str = "tf32"
     integer_io: bool = False
-    options: tuple[RuntimeOption, ...] = (
-        RuntimeOption(
-            "dla-core", "dla_core", (),
-            "number of the DLA core to build for, the GPU doing what it cannot; from TensorRT 11.4 on",
-        ),
-    )  # fmt: skip
     session_factory: str = "edgeq.runtimes.tensorrt.session:open_session"
+
+    @property
+    def options(self) -> tuple[RuntimeOption, ...]:
+        """What a user may set."""
+        from edgeq.runtimes.base import RuntimeOption
+
+        return (
+            RuntimeOption(
+                "dla-core",
+                "dla_core",
+                (),
+                "number of the DLA core to build for, the GPU doing what it cannot; from TensorRT 11.4 on",
+            ),
+        )
 
     @property
     def precisions(self) -> tuple[ModelPrecision, ...]:

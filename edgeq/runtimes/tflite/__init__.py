@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeq.runtimes.base import RuntimeOption
-
 if TYPE_CHECKING:
     from edgeq.quantize.scheme import Scheme
     from edgeq.runtimes.base import (
@@ -17,6 +15,7 @@ if TYPE_CHECKING:
         AuditReport,
         LowerOptions,
         ProbeReport,
+        RuntimeOption,
         Session,
         SessionOptions,
     )
@@ -38,17 +37,23 @@ class TfliteRuntime:
     artifact_suffixes: tuple[str, ...] = (".tflite",)
     default_float: str = "float32"
     integer_io: bool = True
-    options: tuple[RuntimeOption, ...] = (
-        RuntimeOption(
-            "xnnpack", "xnnpack", ("on", "off"), "off: TFLite's own kernels; on unless said otherwise"
-        ),
-    )
     session_factory: str = "edgeq.runtimes.tflite.session:open_session"
 
     @property
     def requires(self) -> tuple[str, ...]:
         """The one of the two wheels that is here, else the maintained one."""
         return next(((name,) for name in _WHEELS if importlib.util.find_spec(name)), _WHEELS[:1])
+
+    @property
+    def options(self) -> tuple[RuntimeOption, ...]:
+        """What a user may set."""
+        from edgeq.runtimes.base import RuntimeOption
+
+        return (
+            RuntimeOption(
+                "xnnpack", "xnnpack", ("on", "off"), "off: TFLite's own kernels; on unless said otherwise"
+            ),
+        )
 
     @property
     def precisions(self) -> tuple[ModelPrecision, ...]:

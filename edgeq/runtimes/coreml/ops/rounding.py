@@ -11,6 +11,7 @@ import numpy as np
 
 from edgeq.runtimes.coreml.emit import Emitter
 from edgeq.runtimes.coreml.source import Array, Node, refuse
+from edgeq.runtimes.onnx_graph import channel_axis
 
 __all__ = ["dequantize", "quantize", "weight"]
 
@@ -101,5 +102,4 @@ def _half_safe(emit: Emitter, scale: Array) -> Array:
 
 
 def _axis(node: Node, rank: int) -> int:
-    axis = int(node.get("axis", 1))
-    return axis + rank if axis < 0 else axis
+    return channel_axis(int(node.get("axis", 1)), rank)
