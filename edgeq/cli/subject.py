@@ -14,7 +14,7 @@ from edgeq.cli.extras import require_host
 from edgeq.errors import DataError, ModelError, SpecError, UnavailableError
 from edgeq.model.fitting import fit_specs
 from edgeq.model.presets import SpecOverrides
-from edgeq.runtimes import load_runtime, missing_modules, runs_here, runtime_for
+from edgeq.runtimes import load_runtime, missing_modules, runs_here, runtime_for, simulation_of
 from edgeq.runtimes.base import Runtime, Session, SessionOptions
 from edgeq.runtimes.options import chosen_options
 from edgeq.types import HeadSpec, InputSpec, PostProcess
@@ -83,7 +83,9 @@ class Subject:
     options: SessionOptions = field(default_factory=SessionOptions)
     """What the user asks of its runtime; threads and float precision are each command's own."""
     simulated: Path | None = None
-    """QDQ model that stands in where the runtime does not run; None: the bundle's, or the artifact itself."""
+    """Model that stands in where the runtime does not run; None: the bundle's QDQ model, or the artifact."""
+    scratch: Path | None = None
+    """Folder for files that go with the command."""
 
     @property
     def known(self) -> Specs:
@@ -117,14 +119,24 @@ class Subject:
         if runs_here(self.runtime):
             return Runner(self.runtime, self.artifact)
         onnx = self.artifact if self.artifact.suffix == ".onnx" else None
-        qdq = self.simulated or onnx or (None if self.bundle is None else self.bundle.qdq_path)
-        if qdq is None:
+        model = self.simulated or onnx or self._simulation()
+        if model is None:
             raise UnavailableError(
                 f"{self.runtime.name} does not run on this machine, and {self.name} holds no QDQ model "
                 "to simulate it with",
                 fix=self.runtime.install,
             )
-        return Runner(load_runtime("onnxruntime"), qdq, simulates=self.runtime.name)
+        return Runner(load_runtime("onnxruntime"), model, simulates=self.runtime.name)
+
+    def _simulation(self) -> Path | None:
+        """The bundle's QDQ model, rounding as the artifact does."""
+        qdq = None if self.bundle is None else self.bundle.qdq_path
+        if qdq is None or self.scratch is None:
+            return qdq
+        path = self.scratch / "simulated.onnx"
+        if not path.exists():
+            path.write_bytes(simulation_of(self.runtime, qdq.read_bytes()))
+        return path
 
     @property
     def post(self) -> PostProcess | None:
@@ -166,9 +178,9 @@ def open_subject(
             reference = None
             if float_source is not None:
                 reference, _ = load_float(float_source, Path(folder), overrides, console)
-            yield _with_options(
-                _from_bundle(bundle, reference, console, installed=installed), options or (), console
-            )
+            subject = _from_bundle(bundle, reference, console, installed=installed)
+            subject = replace(subject, scratch=Path(folder))
+            yield _with_options(subject, options or (), console)
         else:
             plain = _PlainModel.open(path, overrides or SpecOverrides())
             found = None

@@ -34,6 +34,7 @@ __all__ = [
     "Session",
     "SessionOptions",
     "Simulated",
+    "SimulatedOtherwise",
 ]
 
 
@@ -332,4 +333,17 @@ class Simulated(Protocol):
 
     def runs_here(self) -> bool:
         """Whether sessions can be opened on this machine; nothing of the vendor's is loaded to find out."""
+        ...
+
+
+@runtime_checkable
+class SimulatedOtherwise(Protocol):
+    """What a runtime offers besides whose artifacts round where the QDQ model does not."""
+
+    def simulation(self, model: bytes) -> bytes:
+        """The QDQ model with the artifact's roundings written in, for ONNX Runtime (host).
+
+        Raises:
+            ModelError: it is no QDQ model.
+        """
         ...

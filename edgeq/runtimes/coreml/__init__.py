@@ -31,7 +31,7 @@ __all__ = ["RUNTIME", "CoreMl"]
 
 @dataclass(frozen=True)
 class CoreMl:
-    """The members of `edgeq.runtimes.base.Runtime`, and of `Simulated`."""
+    """The members of `edgeq.runtimes.base.Runtime`, of `Simulated` and of `SimulatedOtherwise`."""
 
     name: str = "coreml"
     requires: tuple[str, ...] = ("coremltools",)
@@ -90,6 +90,12 @@ class CoreMl:
         from edgeq.runtimes.coreml.probe import probe
 
         return probe()
+
+    def simulation(self, model: bytes) -> bytes:
+        """Float16 between the operations; see `edgeq.runtimes.coreml.simulate`."""
+        from edgeq.runtimes.coreml.simulate import half_simulation
+
+        return half_simulation(model)
 
     def scheme(self, target: Target) -> Scheme:
         """The same for every target; see `edgeq.runtimes.coreml.scheme`."""
