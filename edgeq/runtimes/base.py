@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy.typing as npt
 
-from edgeq.types import InputSpec, ModelPrecision, TensorInfo
+from edgeq.types import HeadSpec, InputSpec, ModelPrecision, PostProcess, TensorInfo
 
 if TYPE_CHECKING:
     from edgeq.quantize.scheme import Scheme
@@ -35,6 +35,7 @@ __all__ = [
     "SessionOptions",
     "Simulated",
     "SimulatedOtherwise",
+    "WithSuppression",
 ]
 
 
@@ -333,6 +334,29 @@ class Simulated(Protocol):
 
     def runs_here(self) -> bool:
         """Whether sessions can be opened on this machine; nothing of the vendor's is loaded to find out."""
+        ...
+
+
+@runtime_checkable
+class WithSuppression(Protocol):
+    """What a runtime offers besides that can suppress overlapping boxes itself."""
+
+    def with_suppression(
+        self, model: bytes, path: Path, *, spec: InputSpec, head: HeadSpec, post: PostProcess
+    ) -> Artifact:
+        """A detector with non-maximum suppression inside (host).
+
+        Args:
+            model: serialised QDQ or float model.
+            path: what to write; replaced where it exists.
+            spec: its input.
+            head: its head.
+            post: thresholds where the app gives none.
+
+        Raises:
+            SpecError: the head needs none.
+            InputError, ModelError, OutputError, UnavailableError: as lowering.
+        """
         ...
 
 

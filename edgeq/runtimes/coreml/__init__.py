@@ -24,14 +24,15 @@ if TYPE_CHECKING:
         SessionOptions,
     )
     from edgeq.targets import Target
-    from edgeq.types import ModelPrecision
+    from edgeq.types import HeadSpec, InputSpec, ModelPrecision, PostProcess
 
 __all__ = ["RUNTIME", "CoreMl"]
 
 
 @dataclass(frozen=True)
 class CoreMl:
-    """The members of `edgeq.runtimes.base.Runtime`, of `Simulated` and of `SimulatedOtherwise`."""
+    """The members of `edgeq.runtimes.base.Runtime`, `Simulated`, `SimulatedOtherwise` and
+    `WithSuppression`."""
 
     name: str = "coreml"
     requires: tuple[str, ...] = ("coremltools",)
@@ -96,6 +97,14 @@ class CoreMl:
         from edgeq.runtimes.coreml.simulate import half_simulation
 
         return half_simulation(model)
+
+    def with_suppression(
+        self, model: bytes, path: Path, *, spec: InputSpec, head: HeadSpec, post: PostProcess
+    ) -> Artifact:
+        """A pipeline with NonMaximumSuppression; see `edgeq.runtimes.coreml.vision`."""
+        from edgeq.runtimes.coreml.vision import write_vision
+
+        return write_vision(model, path, spec=spec, head=head, post=post)
 
     def scheme(self, target: Target) -> Scheme:
         """The same for every target; see `edgeq.runtimes.coreml.scheme`."""
