@@ -1,7 +1,7 @@
 """Takes out of a saved package what says nothing: in a model of one megabyte it is a tenth.
 
-coremltools writes every argument that has a default, a name for every operation beside its output's, an
-operation for every scalar, and each array of ten or more numbers in blocks of 64 bytes with a header of 64.
+coremltools writes every argument that has a default, a name for every operation beside its output's, a
+constant for every scalar, and each array of ten or more numbers in blocks of 64 bytes with a header of 64.
 The format asks for none of that. Sources: coremltools 9, ``mlmodel/format/MIL.proto`` (an argument is a
 name or a value; attributes are optional), ``mil/frontend/milproto/load.py`` (reads both),
 ``mil/mil/operation.py`` (defaults) and ``mlmodel/src/MILBlob/Blob/StorageFormat.hpp`` (weights).
@@ -75,7 +75,7 @@ def compact_package(path: Path, defaults: frozenset[tuple[str, str]]) -> None:
     _move_small_arrays(block, path / WEIGHTS_FILE)
     _put_in_place(block)
     for operation in block.operations:
-        if operation.type != "const":
+        if operation.type != "const" and not operation.type.startswith("constexpr"):
             operation.attributes.pop("name", None)  # its output has the same
     (path / MODEL_FILE).write_bytes(spec.SerializeToString(deterministic=True))
 
