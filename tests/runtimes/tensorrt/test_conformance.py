@@ -151,6 +151,11 @@ def test_without_the_wheels_the_rules_alone_speak(saved, monkeypatch):
     assert conformance.INSTALL in report.details["verified"]
 
 
+def test_nothing_here_tells_of_the_dla(saved):
+    with pytest.raises(UnavailableError, match="only a device"):
+        check(saved(clean()), options=SessionOptions(dla_core=0))
+
+
 def test_a_check_that_crashes_leaves_the_rules(saved, monkeypatch):
     def crash(*_):
         raise ModelError("TensorRT-RTX 1.7 crashed on model.onnx (SIGSEGV)")
