@@ -26,12 +26,12 @@ from edgeq import api
 from edgeq.bundle.read import Bundle
 from edgeq.data.stream import iter_tensors
 from edgeq.errors import EdgeqError
+from edgeq.runtimes.tflite.integer_ends import integer_ends
 from edgeq.types import Layout
 from tools.arm.cache import Environment, require
 from tools.arm.cpu import CPUS
 from tools.arm.install_size import install_size
 from tools.arm.instructions import qemu_version
-from tools.arm.integer_ends import expose_integer_ends
 from tools.arm.models import count_model, run_model
 from tools.arm.user_mode import ArmProgramError, check_user_mode
 
@@ -161,8 +161,9 @@ def _inputs(bundle: Bundle, labels: Path, *, count: int) -> npt.NDArray[Any]:
 def _identical(int8: Path, inputs: npt.NDArray[Any], *, cpu: str) -> bool:
     """Whether all integers that leave the INT8 part are the host's."""
     with tempfile.TemporaryDirectory(prefix="edgeq-arm-ends-") as name:
-        ends = Path(name, "ends.tflite")
-        ends.write_bytes(expose_integer_ends(int8.read_bytes()))
+        ends = integer_ends(int8, Path(name))
+        if ends is None:
+            raise FailedError(f"{int8} computes nothing in INT8")
         here, there = run_model(ends, inputs, cpu=None), run_model(ends, inputs, cpu=cpu)
     return all(
         np.array_equal(ours[key], theirs[key])

@@ -15,7 +15,7 @@ from edgeq.cli.onflags import On
 if TYPE_CHECKING:
     from edgeq.cli.console import Console
     from edgeq.cli.latency import Rival
-    from edgeq.cli.remote import BenchWish, DeviceBench
+    from edgeq.cli.latency_on import BenchWish, DeviceBench
     from edgeq.cli.subject import Subject
     from edgeq.runtimes.base import Runtime
     from edgeq.types import Sample
@@ -78,8 +78,8 @@ def bench(
     from edgeq.cli.console import Console
     from edgeq.cli.keeping import keep_reports
     from edgeq.cli.latency import BenchSettings, measure_latency
+    from edgeq.cli.latency_on import BenchWish
     from edgeq.cli.layers import layer_times, layers_json, layers_table
-    from edgeq.cli.remote import BenchWish
     from edgeq.cli.subject import open_subject
     from edgeq.data.dataset import open_dataset
 
@@ -153,8 +153,9 @@ def _on_devices(
     """The same on devices, one beside the other."""
     from edgeq.cli.audit import audit_at
     from edgeq.cli.keeping import keep_reports
+    from edgeq.cli.latency_on import bench_report_on
     from edgeq.cli.onflags import each_device
-    from edgeq.cli.remote import at_work, bench_report_on, warn_of_architecture
+    from edgeq.cli.remote import at_work, warn_of_architecture
     from edgeq.device.fleet import DeviceEntry, devices_named
 
     many = len(devices_named(on)) > 1

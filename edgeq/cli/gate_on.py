@@ -8,21 +8,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgeq.cli.accuracy_on import HostSide, accuracy_on
 from edgeq.cli.audit import audit_at
 from edgeq.cli.bench import float_rivals
 from edgeq.cli.console import Console
 from edgeq.cli.datasets import open_evaluation
 from edgeq.cli.latency import BenchSettings
+from edgeq.cli.latency_on import BenchWish, bench_report_on
 from edgeq.cli.measured import measured_from, needs_accuracy, needs_latency
-from edgeq.cli.remote import (
-    BenchWish,
-    DeviceSide,
-    HostSide,
-    accuracy_on,
-    at_work,
-    bench_report_on,
-    warn_of_architecture,
-)
+from edgeq.cli.remote import DeviceSide, at_work, warn_of_architecture
 from edgeq.cli.subject import Subject
 from edgeq.device.fleet import DeviceEntry
 from edgeq.gate import Budget, GateReport, Measured, check
@@ -64,9 +58,12 @@ class DeviceGate:
 
 
 def host_side(
-    subject: Subject, budget: Budget, settings: GateSettings, console: Console
+    subject: Subject, budget: Budget, settings: GateSettings, console: Console, *, folder: Path
 ) -> tuple[Dataset, HostSide] | None:
-    """Images and what is computed here, once for all devices; None: accuracy is not measured."""
+    """Images and what is computed here, once for all devices; None: accuracy is not measured.
+
+    ``folder`` is temporary, for what is sent for the parity check.
+    """
     if settings.data is None or not needs_accuracy(budget):
         return None
     calibration = None if subject.bundle is None else subject.bundle.manifest.calibration
@@ -74,7 +71,7 @@ def host_side(
         settings.data, subject.known.head, console, split=settings.split, images=settings.images,
         calibration=calibration,
     )  # fmt: skip
-    return dataset, HostSide.of(subject, dataset, settings.post, console)
+    return dataset, HostSide.of(subject, dataset, settings.post, console, folder=folder)
 
 
 def gate_on(

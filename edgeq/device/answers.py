@@ -19,6 +19,7 @@ __all__ = [
     "BenchResult",
     "Facts",
     "Hello",
+    "ImageDigests",
     "InferResult",
     "LayersPart",
     "Loaded",
@@ -38,6 +39,7 @@ _Text = Annotated[str, Field(max_length=1000)]
 _Finite = Annotated[float, Field(allow_inf_nan=False)]
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _Texts = Annotated[dict[_Text, _Text], Field(max_length=200)]
+_Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 _FARTHEST_PX = 1e6
 
 
@@ -126,6 +128,14 @@ class Loaded(_Answer):
     """A model's number."""
 
     model: Annotated[int, Field(ge=1)]
+
+
+class ImageDigests(_Answer):
+    """SHA-256 of what a model took and gave for an image."""
+
+    image: _Digest
+    input: _Digest
+    outputs: Annotated[dict[_Text, _Digest], Field(max_length=LIST_CHUNK)]
 
 
 class InferResult(_Answer):

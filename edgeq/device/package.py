@@ -24,7 +24,7 @@ __all__ = ["Agent", "agent_modules", "build_agent"]
 _ROOT = Path(edgeq.__file__).parent
 _ENTRIES = tuple(
     f"edgeq.device.agent.{name}"
-    for name in ("serve", "audit", "bench", "facts", "inference", "install", "models")
+    for name in ("serve", "audit", "bench", "digests", "facts", "inference", "install", "models")
 )
 """With what ``serve`` imports only when it is asked for it."""
 _RUNTIME_MODULES = ("session", "audit", "probe")

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Artifact",
     "AuditReport",
+    "IntegerEnds",
     "LayerAudit",
     "LayerPrecision",
     "LayerTime",
@@ -315,4 +316,24 @@ class Simulated(Protocol):
 
     def runs_here(self) -> bool:
         """Whether sessions can be opened on this machine; nothing of the vendor's is loaded to find out."""
+        ...
+
+
+@runtime_checkable
+class IntegerEnds(Protocol):
+    """What a runtime offers besides whose artifacts can be cut where their INT8 part ends.
+
+    Integers can be compared to the bit between machines; the float layers behind them round as each CPU does.
+    """
+
+    def integer_ends(self, artifact: Path, folder: Path) -> Path | None:
+        """The artifact with the last INT8 tensors as its only outputs, written into a folder (host).
+
+        None: it computes nothing in INT8.
+
+        Raises:
+            ModelError: the artifact is damaged.
+            OutputError: it cannot be written.
+            UnavailableError: what it takes to cut it is not installed.
+        """
         ...

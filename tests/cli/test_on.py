@@ -27,7 +27,9 @@ def test_evaluate_on_a_device(edgeq, bundle, made_bundle):
     report = there.json
     assert report["parity"]["identical"] is True
     assert report["parity"]["image_count"] == 8
-    assert report["pixel_parity"]["image_count"] == 8
+    assert report["parity"]["tensors"]["equal_pixels_count"] == 8
+    assert report["parity"]["tensors"]["equal_outputs_count"] == 8
+    assert report["native_resize_parity"]["image_count"] == 8
     assert report["models"] == here.json["models"]
     assert report["drop"] == here.json["drop"]
     assert report["device"]["name"] == "local"

@@ -66,6 +66,20 @@ def test_evaluate_bench_and_predict_work_in_both_layouts(bundle, made, edgeq):
     assert edgeq("predict", bundle, image, "--json").code == 0
 
 
+def test_parity_of_a_device_shows_the_int8_tensors(bundle, made, edgeq, tmp_path, monkeypatch):
+    monkeypatch.setenv("EDGEQ_DEVICE_FOLDER", str(tmp_path / "device"))
+    data = made / "set" / "data.yaml"
+    report = edgeq("evaluate", bundle, "--data", data, "--on", "local", "--json").json
+    told = report["parity"]["tensors"]
+    assert told["int8_tensor_count"] >= 1
+    assert told["equal_int8_count"] == told["equal_pixels_count"] == told["image_count"] == 8
+    assert told["arises_in"] is None
+    float_file = bundle / "reference" / "float.tflite"
+    flags = ("--data", data, "--on", "local", "--json")
+    told = edgeq("evaluate", float_file, *flags).json["parity"]["tensors"]
+    assert told["int8_tensor_count"] == 0
+
+
 def test_a_plain_file_is_judged_as_its_bundle_is(bundle, made, edgeq):
     data = made / "set" / "data.yaml"
     paired = edgeq(

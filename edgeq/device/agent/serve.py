@@ -120,6 +120,11 @@ class _Agent:
         _pin_to_cores(message.get("affinity"))
         return infer(message, self.models.get(message.get("model")), self.store, answer)
 
+    def _digests(self, message: Mapping[str, Any], answer: Answer) -> dict[str, Any]:
+        from edgeq.device.agent.digests import digests
+
+        return digests(message, self.models.get(message.get("model")), self.store, answer)
+
     def _bench(self, message: Mapping[str, Any], answer: Answer) -> dict[str, Any]:
         from edgeq.device.agent.bench import bench
 
@@ -145,6 +150,7 @@ class _Agent:
         "have": _have,
         "load": _load,
         "infer": _infer,
+        "digests": _digests,
         "bench": _bench,
         "audit": _audit,
         "facts": _facts,

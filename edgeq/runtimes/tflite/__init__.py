@@ -82,5 +82,11 @@ class TfliteRuntime:
 
         return lower(model, folder, options)
 
+    def integer_ends(self, artifact: Path, folder: Path) -> Path | None:
+        """Where its INT8 part ends; see `edgeq.runtimes.tflite.integer_ends`."""
+        from edgeq.runtimes.tflite.integer_ends import integer_ends
+
+        return integer_ends(artifact, folder)
+
 
 RUNTIME = TfliteRuntime()

@@ -1,0 +1,209 @@
+"""``evaluate --on``: metrics of predictions made on a device, and how far they equal this machine's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeq.cli.accuracy import Accuracy
+from edgeq.cli.console import Console
+from edgeq.cli.remote import DeviceSide, model_of
+from edgeq.cli.subject import Subject
+from edgeq.cores import core_count
+from edgeq.data.images import read_image
+from edgeq.data.preprocess import preprocess
+from edgeq.data.select import select
+from edgeq.device.models import DeviceModel, file_model
+from edgeq.device.parity import Parity, parity
+from edgeq.device.predictions import ImageFile, Predictor, image_files
+from edgeq.device.tensors import TensorDigests, TensorParity, digests_here, digests_on, tensor_parity
+from edgeq.evaluate.run import Evaluation, compare, evaluate, evaluation_of, prediction_agreement
+from edgeq.model.decode import decode_classes, decode_detections
+from edgeq.runtimes import missing_modules, runs_here
+from edgeq.runtimes.base import IntegerEnds, SessionOptions
+from edgeq.types import Dataset, Detections, Float32Array, PostProcess, Task
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+__all__ = ["DeviceAccuracy", "HostSide", "accuracy_on"]
+
+PARITY_IMAGES = 16
+
+
+@dataclass(frozen=True)
+class HostRun:
+    """What the artifact computes here on the images of the parity check."""
+
+    predictions: tuple[Detections | Float32Array, ...]
+    outputs: tuple[TensorDigests, ...]
+    ends: tuple[DeviceModel, tuple[TensorDigests, ...]] | None
+    """The artifact cut where its INT8 part ends, and its digests; None: there is no such thing."""
+    shows_ends: bool
+    """Whether the runtime can cut an artifact there."""
+
+    @classmethod
+    def of(cls, subject: Subject, sample: Dataset, post: PostProcess, folder: Path) -> HostRun:
+        """Run the artifact, and the one cut where its INT8 part ends, which is written into the folder."""
+        runtime, options = subject.runtime, SessionOptions(threads=core_count())
+        session = runtime.open_session(subject.artifact, options=options)
+        specs = subject.known.fitted(session)
+        predictions: list[Detections | Float32Array] = []
+        for entry in sample.samples:
+            tensor, geometry = preprocess(read_image(entry.path), specs.input)
+            made = session.infer(tensor)
+            if specs.head.task is Task.CLASSIFY:
+                predictions.append(decode_classes(made, head=specs.head))
+            else:
+                predictions.append(
+                    decode_detections(made, head=specs.head, spec=specs.input, geometry=geometry, post=post)
+                )
+        paths = [entry.path for entry in sample.samples]
+        outputs = digests_here(session, specs.input, paths)
+        shows, ends = isinstance(runtime, IntegerEnds), None
+        cut = runtime.integer_ends(subject.artifact, folder) if isinstance(runtime, IntegerEnds) else None
+        if cut is not None:
+            found = digests_here(runtime.open_session(cut, options=options), specs.input, paths)
+            ends = (file_model(cut, runtime.name), found)
+        return cls(tuple(predictions), outputs, ends, shows)
+
+
+@dataclass(frozen=True)
+class HostSide:
+    """What is computed here once for all devices."""
+
+    reference: Evaluation | None
+    """Of the float model."""
+    sample: Dataset
+    """The images of the parity check."""
+    run: HostRun | None
+    """None: the artifact's runtime is not here."""
+
+    @classmethod
+    def of(
+        cls, subject: Subject, dataset: Dataset, post: PostProcess, console: Console, *, folder: Path
+    ) -> HostSide:
+        """Float metrics on all images, the artifact on a few.
+
+        Args:
+            subject: what is judged.
+            dataset: the images.
+            post: post-processing.
+            console: shows the progress.
+            folder: temporary; what is sent for the parity check stays there.
+        """
+        options = SessionOptions(threads=core_count())
+        float_eval, run = None, None
+        sample = select(dataset, min(PARITY_IMAGES, len(dataset.samples)))
+        if subject.reference is not None:
+            specs = subject.reference_specs or subject.known
+            session = subject.reference_runtime.open_session(subject.reference, options=options)
+            with console.progress() as progress:
+                float_eval = evaluate(
+                    session, dataset, spec=specs.input, head=specs.head, post=post, workers=core_count(),
+                    progress=lambda done, total: progress("evaluate float here", done, total),
+                )  # fmt: skip
+        if not missing_modules(subject.runtime) and runs_here(subject.runtime):
+            run = HostRun.of(subject, sample, post, folder)
+        return cls(float_eval, sample, run)
+
+
+@dataclass(frozen=True)
+class DeviceAccuracy:
+    """Accuracy measured on a device."""
+
+    accuracy: Accuracy
+    parity: Parity | None
+    """Detections or class scores, device against host; None: the runtime is not on this machine."""
+    tensors: TensorParity | None
+    """The steps before them."""
+    native: Parity
+    """The device with its own image library's resizing against the device with everybody's."""
+    device: dict[str, Any]
+    machine: dict[str, Any]
+    line: str
+
+    def to_json(self) -> dict[str, Any]:
+        """The report ``accuracy``, with the device and the parity."""
+        told = None
+        if self.parity is not None and self.tensors is not None:
+            told = {**self.parity.to_json(), "tensors": self.tensors.to_json()}
+        return {
+            **self.accuracy.to_json(),
+            "device": self.device,
+            "machine": self.machine,
+            "parity": told,
+            "native_resize_parity": self.native.to_json(),
+        }
+
+    def tables(self, **options: Any) -> list[RenderableType]:
+        """For the terminal."""
+        parts: list[RenderableType] = [self.line]
+        if self.parity is None or self.tensors is None:
+            parts.append("parity not checked: the runtime is not on this machine")
+        else:
+            parts += [self.parity.sentence(), self.tensors.sentence()]
+        if not self.native.identical:
+            parts.append(f"the device's own image library resizes otherwise; {self.native.difference()}")
+        return [*parts, *self.accuracy.tables(**options)]
+
+
+def accuracy_on(
+    side: DeviceSide, subject: Subject, dataset: Dataset, host: HostSide, post: PostProcess, console: Console
+) -> DeviceAccuracy:
+    """Metrics of the artifact on the device: parity on a few images first, then all of them.
+
+    Raises:
+        DeviceError: the device refuses, or does not answer as a device does.
+    """
+    specs, threads = subject.known, side.facts.machine.cores
+    predictor = Predictor(side.worker, model_of(subject), specs.input, specs.head, post, threads=threads)
+    few = image_files([sample.path for sample in host.sample.samples])
+    with console.progress() as progress:
+        alike = predictor.predict(few, progress=progress)
+        native = replace(predictor, native_pixels=True, answered={}).predict(few, progress=progress)
+        same = tensors = None
+        if host.run is not None:
+            same = parity(host.run.predictions, alike)
+            tensors = _tensors_on(side, subject, host.run, few)
+            if not same.good:
+                console.warn(
+                    f"{side.entry.name} does not compute what this machine computes: {same.sentence()}; "
+                    f"{tensors.sentence()}"
+                )
+        images = image_files([sample.path for sample in dataset.samples])
+        predictions = predictor.predict(images, progress=progress)
+    int8 = evaluation_of(predictions, dataset, head=specs.head, post=post, session_details=predictor.details)
+    accuracy = _accuracy(subject, host.reference, int8)
+    return DeviceAccuracy(
+        accuracy, same, tensors, parity(alike, native), side.to_json(), side.machine, side.line()
+    )
+
+
+def _tensors_on(
+    side: DeviceSide, subject: Subject, run: HostRun, images: Sequence[ImageFile]
+) -> TensorParity:
+    def there(model: DeviceModel) -> tuple[TensorDigests, ...]:
+        threads = side.facts.machine.cores
+        return digests_on(side.worker, model, subject.known.input, images, threads=threads)
+
+    ends = None if run.ends is None else (run.ends[1], there(run.ends[0]))
+    return tensor_parity((run.outputs, there(model_of(subject))), ends, shown=run.shows_ends)
+
+
+def _accuracy(subject: Subject, reference: Evaluation | None, int8: Evaluation) -> Accuracy:
+    drop = agreement = None
+    if reference is not None:
+        drop = compare(reference, int8)
+        agreement = prediction_agreement(reference, int8) if int8.task is Task.CLASSIFY else None
+    return Accuracy(
+        int8=int8,
+        reference=reference,
+        drop=drop,
+        agreement=agreement,
+        name=subject.judged_name(compared=reference is not None),
+        size_mb=subject.size_mb,
+        float_size_mb=None if subject.reference is None else subject.reference.stat().st_size / 1e6,
+    )
