@@ -22,7 +22,7 @@ from edgeq.device.tensors import TensorDigests, TensorParity, digests_here, dige
 from edgeq.evaluate.run import Evaluation, compare, evaluate, evaluation_of, prediction_agreement
 from edgeq.model.decode import decode_classes, decode_detections
 from edgeq.runtimes import missing_modules, runs_here
-from edgeq.runtimes.base import IntegerEnds, SessionOptions
+from edgeq.runtimes.base import SessionOptions, ShowsIntegers
 from edgeq.types import Dataset, Detections, Float32Array, PostProcess, Task
 
 if TYPE_CHECKING:
@@ -34,19 +34,28 @@ PARITY_IMAGES = 16
 
 
 @dataclass(frozen=True)
+class _Integers:
+    """The artifact that shows its INT8 part, and what it gives here."""
+
+    model: DeviceModel
+    digests: tuple[TensorDigests, ...]
+    begins: frozenset[str]
+
+
+@dataclass(frozen=True)
 class HostRun:
     """What the artifact computes here on the images of the parity check."""
 
     predictions: tuple[Detections | Float32Array, ...]
     outputs: tuple[TensorDigests, ...]
-    ends: tuple[DeviceModel, tuple[TensorDigests, ...]] | None
-    """The artifact cut where its INT8 part ends, and its digests; None: there is no such thing."""
-    shows_ends: bool
-    """Whether the runtime can cut an artifact there."""
+    integers: _Integers | None
+    """None: nothing is INT8, or the runtime does not show it."""
+    shown: bool
+    """Whether the runtime shows where INT8 begins and ends."""
 
     @classmethod
     def of(cls, subject: Subject, sample: Dataset, post: PostProcess, folder: Path) -> HostRun:
-        """Run the artifact, and the one cut where its INT8 part ends, which is written into the folder."""
+        """Run the artifact, and the one that shows its INT8 part, which is written into the folder."""
         runtime, options = subject.runtime, SessionOptions(threads=core_count())
         session = runtime.open_session(subject.artifact, options=options)
         specs = subject.known.fitted(session)
@@ -62,12 +71,14 @@ class HostRun:
                 )
         paths = [entry.path for entry in sample.samples]
         outputs = digests_here(session, specs.input, paths)
-        shows, ends = isinstance(runtime, IntegerEnds), None
-        cut = runtime.integer_ends(subject.artifact, folder) if isinstance(runtime, IntegerEnds) else None
-        if cut is not None:
-            found = digests_here(runtime.open_session(cut, options=options), specs.input, paths)
-            ends = (file_model(cut, runtime.name), found)
-        return cls(tuple(predictions), outputs, ends, shows)
+        if not isinstance(runtime, ShowsIntegers):
+            return cls(tuple(predictions), outputs, None, shown=False)
+        part, integers = runtime.integer_part(subject.artifact, folder), None
+        if part is not None:
+            cut = runtime.open_session(part.path, options=options)
+            found = digests_here(cut, specs.input, paths)
+            integers = _Integers(file_model(part.path, runtime.name), found, part.begins)
+        return cls(tuple(predictions), outputs, integers, shown=True)
 
 
 @dataclass(frozen=True)
@@ -189,8 +200,11 @@ def _tensors_on(
         threads = side.facts.machine.cores
         return digests_on(side.worker, model, subject.known.input, images, threads=threads)
 
-    ends = None if run.ends is None else (run.ends[1], there(run.ends[0]))
-    return tensor_parity((run.outputs, there(model_of(subject))), ends, shown=run.shows_ends)
+    outputs = (run.outputs, there(model_of(subject)))
+    if run.integers is None:
+        return tensor_parity(outputs, None, shown=run.shown)
+    integers = (run.integers.digests, there(run.integers.model))
+    return tensor_parity(outputs, integers, begins=run.integers.begins, shown=True)
 
 
 def _accuracy(subject: Subject, reference: Evaluation | None, int8: Evaluation) -> Accuracy:

@@ -106,7 +106,7 @@ def _on_devices(
     devices_named(on)
 
     def job(entry: DeviceEntry) -> DeviceAccuracy:
-        with at_work(entry, [subject.runtime.name], console, need=subject.runtime.name) as side:
+        with at_work(entry, [subject.runtime.name], console, need=[subject.runtime.name]) as side:
             warn_of_architecture(subject, side, console)
             return accuracy_on(side, subject, dataset, host, post, console)
 

@@ -91,7 +91,7 @@ def gate_on(
     """
     reports: dict[str, Any] = {}
     tables: list[RenderableType] = []
-    with at_work(entry, [subject.runtime.name], console, need=subject.runtime.name) as side:
+    with at_work(entry, [subject.runtime.name], console, need=[subject.runtime.name]) as side:
         warn_of_architecture(subject, side, console)
         if host is not None:
             accuracy = accuracy_on(side, subject, host[0], host[1], settings.post, console)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from edgeq.benchmark.drift import Drift, drift_of
@@ -12,12 +12,16 @@ from edgeq.benchmark.frames import evenly
 from edgeq.benchmark.rate import RateReport
 from edgeq.cli.console import Console
 from edgeq.cli.latency import BenchSettings, Latency, Rival
+from edgeq.cli.layers import LAYER_RUNS, layers_json, layers_table
 from edgeq.cli.remote import DeviceSide, model_of
 from edgeq.cli.subject import Subject
+from edgeq.device.answers import TimesPart, parse
+from edgeq.device.client import Device
 from edgeq.device.latency import BenchOrder, Entrant, bench_on
 from edgeq.device.models import file_model
 from edgeq.device.predictions import image_files
-from edgeq.runtimes.base import AuditReport
+from edgeq.report.jsonio import to_jsonable
+from edgeq.runtimes.base import AuditReport, LayerTime
 from edgeq.types import Sample
 
 if TYPE_CHECKING:
@@ -35,6 +39,8 @@ class DeviceBench:
     latency: Latency
     rate: RateReport | None
     drift: tuple[Drift, ...]
+    layers: tuple[LayerTime, ...] | None
+    """None: not asked for."""
     device: dict[str, Any]
     machine: dict[str, Any]
     line: str
@@ -47,6 +53,7 @@ class DeviceBench:
             "device": self.device,
             "rate": None if self.rate is None else self.rate.to_json(),
             "drift": [entry.to_json() for entry in self.drift],
+            **({} if self.layers is None else {"layers": layers_json(self.layers)}),
         }
 
     def tables(self) -> list[RenderableType]:
@@ -59,6 +66,8 @@ class DeviceBench:
             f"{entry.last_p50_ms:.2f} ms in the last ({entry.change:+.1%})"
             for entry in self.drift
         ]
+        if self.layers is not None:
+            parts.append(layers_table(self.layers, name=self.latency.judged))
         return parts
 
 
@@ -70,6 +79,7 @@ class BenchWish:
     affinity: tuple[int, ...] = ()
     rate_hz: float | None = None
     soak: bool = False
+    per_layer: bool = False
 
 
 def bench_report_on(
@@ -103,6 +113,8 @@ def bench_report_on(
         path=None if specs is None else (judged, specs.input, specs.head),
         images=tuple(image.upload for image in images),
     )
+    # First, since a runtime that does not tell refuses, which should not cost the minutes of the rest.
+    layers = _layers_on(side, own, order) if wish.per_layer else None
     with console.progress() as progress:
         done = bench_on(side.worker, order, emulated=side.emulated is not None, progress=progress)
     drift = drift_of(done.report) if wish.soak else ()
@@ -119,7 +131,34 @@ def bench_report_on(
         remarks=done.remarks,
         real_images=bool(samples),
     )
-    return DeviceBench(latency, done.rate, drift, side.to_json(), side.machine, side.line())
+    return DeviceBench(latency, done.rate, drift, layers, side.to_json(), side.machine, side.line())
+
+
+def _layers_on(side: DeviceSide, own: Entrant, order: BenchOrder) -> tuple[LayerTime, ...]:
+    """Executed layers of the judged artifact on the device, in order."""
+
+    def run(device: Device) -> tuple[LayerTime, ...]:
+        found: list[LayerTime] = []
+
+        def take(what: str, data: Any) -> None:
+            if what == "times":
+                found.extend(
+                    LayerTime(**entry.model_dump()) for entry in parse(TimesPart, data, device.name).layers
+                )
+
+        number = own.model.bring(device)
+        device.upload(list(order.images[:1]))
+        request = {
+            "model": number,
+            "threads": order.threads,
+            "input": None if own.input is None else to_jsonable(asdict(own.input)),
+            "images": [image.sha256 for image in order.images[:1]],
+            "runs": LAYER_RUNS,
+        }
+        device.request("profile", request, on_part=take)
+        return tuple(found)
+
+    return side.worker.do(run)
 
 
 def health_line(health: Any) -> str:

@@ -64,7 +64,7 @@ class DeviceSide:
 
 @contextmanager
 def at_work(
-    entry: DeviceEntry, runtimes: Sequence[str], console: Console, *, need: str | None = None
+    entry: DeviceEntry, runtimes: Sequence[str], console: Console, *, need: Sequence[str] = ()
 ) -> Iterator[DeviceSide]:
     """The device, connected and looked at; the agent ends with the block.
 
@@ -72,7 +72,7 @@ def at_work(
         entry: which device.
         runtimes: those to look for.
         console: told about reconnections.
-        need: a runtime that has to be there.
+        need: those of them that have to be there.
 
     Raises:
         DeviceError: the device refuses, or lacks the runtime.
@@ -83,8 +83,8 @@ def at_work(
             return parse(Facts, device.request("facts", {"runtimes": list(runtimes)}), device.name)
 
         side = DeviceSide(entry, worker, worker.do(ask))
-        if need is not None:
-            _check_runtime(side, need)
+        for name in need:
+            _check_runtime(side, name)
         if side.emulated is not None:
             console.warn(f"{entry.name} is {side.emulated}")
         yield side

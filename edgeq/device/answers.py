@@ -27,6 +27,7 @@ __all__ = [
     "Probe",
     "RuntimeFacts",
     "SeriesPart",
+    "TimesPart",
     "health_record",
     "health_samples",
     "layer_audits",
@@ -162,6 +163,21 @@ class LayersPart(_Answer):
         precision: _Text
         kernel: _Text
         reason: _Text
+
+    layers: Annotated[list[Layer], Field(max_length=LIST_CHUNK)]
+
+
+class TimesPart(_Answer):
+    """Some layers of a profile."""
+
+    class Layer(_Answer):
+        """One executed layer."""
+
+        name: _Text
+        op: _Text
+        precision: _Text
+        kernel: _Text
+        time_ms: Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
     layers: Annotated[list[Layer], Field(max_length=LIST_CHUNK)]
 

@@ -6,7 +6,7 @@ INT8 part ends and of its outputs do.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -48,8 +48,12 @@ class TensorParity:
     """Tensors where the INT8 part ends; 0: there is none; None: the runtime does not show them."""
     equal_int8_count: int | None
     """Images on which all of these are equal."""
+    equal_rounding_count: int | None
+    """Images on which all tensors are equal that float layers are rounded to ahead of INT8 ones."""
     first_different: str | None
-    """Of these in the order of the model, the first that differs somewhere."""
+    """Of all these in the order of the model, the first that differs on some image."""
+    first_is_rounded_float: bool
+    """Whether that is one which float layers are rounded to."""
     equal_outputs_count: int
 
     @property
@@ -57,8 +61,10 @@ class TensorParity:
         """Where the first difference is, in words; None: the outputs are equal."""
         if self.equal_pixels_count < self.image_count:
             return "the images: they are decoded otherwise there"
-        if self.equal_int8_count is not None and self.equal_int8_count < self.image_count:
-            return f"the INT8 part, or float layers ahead of it: first seen in {self.first_different}"
+        if self.first_different is not None and self.first_is_rounded_float:
+            return f"float layers ahead of INT8 ones, first seen where rounded to {self.first_different}"
+        if self.first_different is not None:
+            return f"the INT8 part, first seen in {self.first_different}"
         if self.equal_outputs_count == self.image_count:
             return None
         if self.int8_tensor_count:
@@ -83,32 +89,44 @@ class TensorParity:
         return {**asdict(self), "arises_in": self.arises_in}
 
 
+_Pair = tuple[Sequence[TensorDigests], Sequence[TensorDigests]]
+"""Of the host and of the device."""
+
+
 def tensor_parity(
-    outputs: tuple[Sequence[TensorDigests], Sequence[TensorDigests]],
-    ends: tuple[Sequence[TensorDigests], Sequence[TensorDigests]] | None,
-    *,
-    shown: bool,
+    outputs: _Pair, integers: _Pair | None, *, begins: Collection[str] = (), shown: bool
 ) -> TensorParity:
     """The comparison of digests of the same images in the same order, host first.
 
     Args:
         outputs: of the artifact.
-        ends: of the artifact cut where its INT8 part ends; None: there is no such thing.
-        shown: whether the runtime shows where INT8 ends; then no ``ends`` means that nothing is INT8.
+        integers: of the artifact cut where INT8 begins and ends; None: there is no such thing.
+        begins: outputs of that one which float layers are rounded to.
+        shown: whether the runtime shows where INT8 ends; then no ``integers`` means that nothing is INT8.
     """
     here, there = outputs
     pixels = sum(mine.input == theirs.input for mine, theirs in zip(here, there, strict=True))
     same = sum(mine.outputs == theirs.outputs for mine, theirs in zip(here, there, strict=True))
-    if ends is None:
-        return TensorParity(len(here), pixels, 0 if shown else None, None, None, same)
-    names = list(ends[0][0].outputs) if ends[0] else []
+    if integers is None:
+        count = 0 if shown else None
+        return TensorParity(len(here), pixels, count, None, None, None, False, same)
+    names = list(integers[0][0].outputs) if integers[0] else []
     differing = [
         {name for name in names if mine.outputs[name] != theirs.outputs.get(name)}
-        for mine, theirs in zip(*ends, strict=True)
+        for mine, theirs in zip(*integers, strict=True)
     ]
     first = next((name for name in names if any(name in entry for entry in differing)), None)
-    equal = sum(not entry for entry in differing)
-    return TensorParity(len(here), pixels, len(names), equal, first, same)
+    ends = set(names) - set(begins)
+    return TensorParity(
+        image_count=len(here),
+        equal_pixels_count=pixels,
+        int8_tensor_count=len(ends),
+        equal_int8_count=sum(not entry & ends for entry in differing),
+        equal_rounding_count=sum(not entry - ends for entry in differing),
+        first_different=first,
+        first_is_rounded_float=first is not None and first not in ends,
+        equal_outputs_count=same,
+    )
 
 
 def digests_here(session: Session, spec: InputSpec, paths: Iterable[Path]) -> tuple[TensorDigests, ...]:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Artifact",
     "AuditReport",
-    "IntegerEnds",
+    "IntegerPart",
     "LayerAudit",
     "LayerPrecision",
     "LayerTime",
@@ -33,6 +33,7 @@ __all__ = [
     "Runtime",
     "Session",
     "SessionOptions",
+    "ShowsIntegers",
     "Simulated",
 ]
 
@@ -319,17 +320,26 @@ class Simulated(Protocol):
         ...
 
 
-@runtime_checkable
-class IntegerEnds(Protocol):
-    """What a runtime offers besides whose artifacts can be cut where their INT8 part ends.
+@dataclass(frozen=True)
+class IntegerPart:
+    """An artifact that gives the tensors where its INT8 part begins and ends, in the order of the model."""
 
-    Integers can be compared to the bit between machines; the float layers behind them round as each CPU does.
+    path: Path
+    begins: frozenset[str]
+    """Outputs that float layers, or the input, were rounded to."""
+    ends: frozenset[str]
+    """Outputs that float layers or the caller read."""
+
+
+@runtime_checkable
+class ShowsIntegers(Protocol):
+    """What a runtime offers besides whose artifacts can be cut where float and INT8 layers meet.
+
+    Integers can be compared to the bit between machines; float layers round as each CPU does.
     """
 
-    def integer_ends(self, artifact: Path, folder: Path) -> Path | None:
-        """The artifact with the last INT8 tensors as its only outputs, written into a folder (host).
-
-        None: it computes nothing in INT8.
+    def integer_part(self, artifact: Path, folder: Path) -> IntegerPart | None:
+        """The artifact cut there, written into a folder (host); None: it computes nothing in INT8.
 
         Raises:
             ModelError: the artifact is damaged.

@@ -42,19 +42,25 @@ def test_a_device_of_the_same_kind_is_equal_everywhere(tmp_path, model_file, pic
 
 
 @pytest.mark.parametrize(
-    ("outputs", "ends", "shown", "says"),
+    ("outputs", "integers", "shown", "says"),
     [
         ((one(o="1"), one(o="1")), (one(a="1"), one(a="1")), True, None),
         ((one(o="1"), one(o="2")), (one(a="1"), one(a="1")), True, "float layers behind the INT8 part"),
-        ((one(o="1"), one(o="2")), (one(a="1", b="1"), one(a="1", b="2")), True, "first seen in b"),
+        (
+            (one(o="1"), one(o="2")),
+            (one(a="1", b="1"), one(a="1", b="2")),
+            True,
+            "INT8 part, first",
+        ),
+        ((one(o="1"), one(o="2")), (one(r="1", b="1"), one(r="2", b="2")), True, "ahead of INT8 ones"),
         ((one("p", o="1"), one("q", o="2")), (one(a="1"), one(a="2")), True, "decoded otherwise"),
         ((one(o="1"), one(o="2")), None, True, "the float layers"),
         ((one(o="1"), one(o="2")), None, False, "the model's layers"),
     ],
 )
-def test_where_a_difference_arises(outputs, ends, shown, says):
-    pairs = None if ends is None else ((ends[0],), (ends[1],))
-    told = tensor_parity(((outputs[0],), (outputs[1],)), pairs, shown=shown)
+def test_where_a_difference_arises(outputs, integers, shown, says):
+    pairs = None if integers is None else ((integers[0],), (integers[1],))
+    told = tensor_parity(((outputs[0],), (outputs[1],)), pairs, begins={"r"}, shown=shown)
     assert (told.arises_in is None) == (says is None)
     if says is not None:
         assert says in told.arises_in

@@ -27,7 +27,7 @@ from edgeq.errors import UnavailableError
 from edgeq.model.fitting import fit_input, fit_specs
 from edgeq.runtimes.base import Session
 
-__all__ = ["bench"]
+__all__ = ["bench", "prepared_inputs"]
 
 _INPUT_IMAGES = 8
 _STAGE_IMAGES = 32
@@ -53,7 +53,7 @@ def bench(request: Mapping[str, Any], models: Models, store: Store, answer: Answ
     sessions = {name: model.open(threads) for name, model in loaded.items()}
     images = [store.read(str(sha256)) for sha256 in request["images"][:_STAGE_IMAGES]]
     contestants = [
-        Contestant(name, session.infer, _inputs(session, entries[name], images))
+        Contestant(name, session.infer, prepared_inputs(session, entries[name].get("input"), images))
         for name, session in sessions.items()
     ]
     path = request.get("path")
@@ -98,11 +98,11 @@ def _stage(state: LoopProgress) -> tuple[str, int, int]:
     return state.phase, int(min(state.elapsed_s, state.duration_s) * 10), max(1, int(state.duration_s * 10))
 
 
-def _inputs(session: Session, entry: Mapping[str, Any], images: list[bytes]) -> list[Any]:
+def prepared_inputs(session: Session, spec_data: Any, images: list[bytes]) -> list[Any]:
     """Prepared inputs: of real images, of a made-up one, or noise where the input spec is not known."""
-    if entry.get("input") is None:
+    if spec_data is None:
         return [noise_input(session)]
-    spec = fit_input(input_spec(entry["input"]), session.inputs)
+    spec = fit_input(input_spec(spec_data), session.inputs)
     pictures = [decode_image(data, name="image") for data in evenly(images, _INPUT_IMAGES)] if images else []
     return [preprocess(picture, spec)[0] for picture in pictures or [synthetic_image()]]
 

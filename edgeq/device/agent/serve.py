@@ -131,6 +131,11 @@ class _Agent:
         _pin_to_cores(message.get("affinity"))
         return bench(message, self.models, self.store, answer)
 
+    def _profile(self, message: Mapping[str, Any], answer: Answer) -> dict[str, Any]:
+        from edgeq.device.agent.profile import profile
+
+        return profile(message, self.models.get(message.get("model")), self.store, answer)
+
     def _audit(self, message: Mapping[str, Any], answer: Answer) -> dict[str, Any]:
         from edgeq.device.agent.audit import audit
 
@@ -152,6 +157,7 @@ class _Agent:
         "infer": _infer,
         "digests": _digests,
         "bench": _bench,
+        "profile": _profile,
         "audit": _audit,
         "facts": _facts,
         "install": _install,

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from edgeq.runtimes.base import (
         Artifact,
         AuditReport,
+        IntegerPart,
         LowerOptions,
         ProbeReport,
         Session,
@@ -82,11 +83,11 @@ class TfliteRuntime:
 
         return lower(model, folder, options)
 
-    def integer_ends(self, artifact: Path, folder: Path) -> Path | None:
-        """Where its INT8 part ends; see `edgeq.runtimes.tflite.integer_ends`."""
-        from edgeq.runtimes.tflite.integer_ends import integer_ends
+    def integer_part(self, artifact: Path, folder: Path) -> IntegerPart | None:
+        """Where float and INT8 layers meet; see `edgeq.runtimes.tflite.integer_part`."""
+        from edgeq.runtimes.tflite.integer_part import integer_part
 
-        return integer_ends(artifact, folder)
+        return integer_part(artifact, folder)
 
 
 RUNTIME = TfliteRuntime()

@@ -14,7 +14,7 @@ from edgeq.errors import ModelError
 from edgeq.quantize.insert import model_bytes
 from edgeq.quantize.recipe import Precision
 from edgeq.runtimes.base import LowerOptions, SessionOptions
-from edgeq.runtimes.tflite.integer_ends import integer_ends
+from edgeq.runtimes.tflite.integer_part import integer_part
 from edgeq.runtimes.tflite.lower import convert, lower
 from edgeq.runtimes.tflite.scheme import scheme
 from edgeq.runtimes.tflite.session import open_session
@@ -312,7 +312,7 @@ def test_an_integer_model_leaves_its_decoding_to_a_float_tail(name, tmp_path):
     assert snr_db(run(data, image)[0], found["output0"]) > 25
 
 
-def test_int8_ends_are_what_the_float_tail_reads(tmp_path):
+def test_integers_end_where_the_float_tail_reads(tmp_path):
     model = normalised(NETS["yolov8"]())
     _, qdq = quantise(model, PLAIN, INT8)
     data = model_bytes(qdq)
@@ -321,14 +321,16 @@ def test_int8_ends_are_what_the_float_tail_reads(tmp_path):
     image = images(1, size=size_of(model))[0].transpose(0, 2, 3, 1)
     found = []
     for artifact in (whole, integer):
-        path = integer_ends(artifact.path, tmp_path)
-        session = open_session(path, SessionOptions())
+        part = integer_part(artifact.path, tmp_path)
+        session = open_session(part.path, SessionOptions())
+        assert part.begins | part.ends == {info.name for info in session.outputs}
         assert set(session.details["output_dtype"].split(", ")) == {"int8"}
         assert "tail" not in session.details
-        found.append(sorted(float(array.sum()) for array in session.infer(image).values()))
+        made = session.infer(image)
+        found.append(sorted(float(made[name].sum()) for name in part.ends))
     assert found[0] == found[1]
     plain = lower(model_bytes(model), tmp_path, LowerOptions(name="f"))
-    assert integer_ends(plain.path, tmp_path) is None
+    assert integer_part(plain.path, tmp_path) is None
 
 
 def dequantised_outputs(data, image):
