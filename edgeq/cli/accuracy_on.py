@@ -147,18 +147,23 @@ class DeviceAccuracy:
             "machine": self.machine,
             "parity": told,
             "native_resize_parity": self.native.to_json(),
+            "parity_summary": self.parity_summary,
         }
+
+    @property
+    def parity_summary(self) -> list[str]:
+        """How far the device computes what this machine computes, in words."""
+        if self.parity is None or self.tensors is None:
+            found = ["parity not checked: the runtime is not on this machine"]
+        else:
+            found = [self.parity.sentence(), self.tensors.sentence()]
+        if not self.native.identical:
+            found.append(f"the device's own image library resizes otherwise; {self.native.difference()}")
+        return found
 
     def tables(self, **options: Any) -> list[RenderableType]:
         """For the terminal."""
-        parts: list[RenderableType] = [self.line]
-        if self.parity is None or self.tensors is None:
-            parts.append("parity not checked: the runtime is not on this machine")
-        else:
-            parts += [self.parity.sentence(), self.tensors.sentence()]
-        if not self.native.identical:
-            parts.append(f"the device's own image library resizes otherwise; {self.native.difference()}")
-        return [*parts, *self.accuracy.tables(**options)]
+        return [self.line, *self.parity_summary, *self.accuracy.tables(**options)]
 
 
 def accuracy_on(

@@ -80,6 +80,27 @@ def test_parity_of_a_device_shows_the_int8_tensors(bundle, made, edgeq, tmp_path
     assert told["int8_tensor_count"] == 0
 
 
+def test_an_integer_rival_brings_its_float_tail_and_tflite_tells_no_times(
+    bundle, made, edgeq, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("EDGEQ_DEVICE_FOLDER", str(tmp_path / "device"))
+    integer = tmp_path / "integer"
+    result = edgeq(
+        "quantize", made / "tiny.onnx", "--target", "raspberry-pi-5", "--calib", made / "set" / "data.yaml",
+        "--io", "int8", "-o", integer, "--skip-fit-check",
+    )  # fmt: skip
+    assert result.code == 0, result.err
+    assert (integer / "model.tail.tflite").is_file()
+    quick = ("--on", "local", "--duration", "100ms", "--min-runs", 3, "--no-memory", "--no-save", "--json")
+    rival = edgeq("bench", bundle, "--against", integer, *quick)
+    assert rival.code == 0, rival.err
+    assert rival.json["contestants"][0]["details"]["tail"] == "model.tail.tflite, float"
+    refused = edgeq("bench", bundle, "--per-layer", *quick)
+    assert refused.code == 4
+    assert "tells no times of layers" in refused.json["error"]
+    assert "--per-layer" in refused.json["fix"]
+
+
 def test_a_plain_file_is_judged_as_its_bundle_is(bundle, made, edgeq):
     data = made / "set" / "data.yaml"
     paired = edgeq(
