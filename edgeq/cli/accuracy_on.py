@@ -130,6 +130,8 @@ class DeviceAccuracy:
     """Detections or class scores, device against host; None: the runtime is not on this machine."""
     tensors: TensorParity | None
     """The steps before them."""
+    behind_int8: Parity | None
+    """Of the images on which INT8 ends equal: what the float layers behind it make of that; None: of none."""
     native: Parity
     """The device with its own image library's resizing against the device with everybody's."""
     device: dict[str, Any]
@@ -140,7 +142,8 @@ class DeviceAccuracy:
         """The report ``accuracy``, with the device and the parity."""
         told = None
         if self.parity is not None and self.tensors is not None:
-            told = {**self.parity.to_json(), "tensors": self.tensors.to_json()}
+            behind = None if self.behind_int8 is None else self.behind_int8.to_json()
+            told = {**self.parity.to_json(), "tensors": self.tensors.to_json(), "behind_int8": behind}
         return {
             **self.accuracy.to_json(),
             "device": self.device,
@@ -157,6 +160,11 @@ class DeviceAccuracy:
             found = ["parity not checked: the runtime is not on this machine"]
         else:
             found = [self.parity.sentence(), self.tensors.sentence()]
+            behind = self.behind_int8
+            if behind is not None and not behind.identical and behind.image_count < self.parity.image_count:
+                found.append(
+                    f"on the {behind.image_count} images with equal INT8 tensors: {behind.difference()}"
+                )
         if not self.native.identical:
             found.append(f"the device's own image library resizes otherwise; {self.native.difference()}")
         return found
@@ -180,10 +188,12 @@ def accuracy_on(
     with console.progress() as progress:
         alike = predictor.predict(few, progress=progress)
         native = replace(predictor, native_pixels=True, answered={}).predict(few, progress=progress)
-        same = tensors = None
+        same = tensors = behind = None
         if host.run is not None:
             same = parity(host.run.predictions, alike)
             tensors = _tensors_on(side, subject, host.run, few)
+            if where := tensors.equal_int8_images:
+                behind = parity([host.run.predictions[i] for i in where], [alike[i] for i in where])
             if not same.good:
                 console.warn(
                     f"{side.entry.name} does not compute what this machine computes: {same.sentence()}; "
@@ -194,7 +204,7 @@ def accuracy_on(
     int8 = evaluation_of(predictions, dataset, head=specs.head, post=post, session_details=predictor.details)
     accuracy = _accuracy(subject, host.reference, int8)
     return DeviceAccuracy(
-        accuracy, same, tensors, parity(alike, native), side.to_json(), side.machine, side.line()
+        accuracy, same, tensors, behind, parity(alike, native), side.to_json(), side.machine, side.line()
     )
 
 

@@ -7,7 +7,7 @@ INT8 part ends and of its outputs do.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,17 +44,17 @@ class TensorParity:
     image_count: int
     equal_pixels_count: int
     """The model's input: images decoded, resized and normalised alike."""
+    equal_outputs_count: int
     int8_tensor_count: int | None
     """Tensors where the INT8 part ends; 0: there is none; None: the runtime does not show them."""
-    equal_int8_count: int | None
-    """Images on which all of these are equal."""
-    equal_rounding_count: int | None
-    """Images on which all tensors are equal that float layers are rounded to ahead of INT8 ones."""
-    first_different: str | None
-    """Of all these in the order of the model, the first that differs on some image."""
-    first_is_rounded_float: bool
+    equal_int8_images: tuple[int, ...] = ()
+    """Positions of the images on which all of these are equal."""
+    int8_part_equal: bool | None = None
+    """Whether INT8 layers give the same wherever they read the same; None: there are none, or none shown."""
+    first_different: str | None = None
+    """In the order of the model, the first tensor between float and INT8 that differs on some image."""
+    first_is_rounded_float: bool = False
     """Whether that is one which float layers are rounded to."""
-    equal_outputs_count: int
 
     @property
     def arises_in(self) -> str | None:
@@ -77,7 +77,9 @@ class TensorParity:
         words = [f"pixels equal on {self.equal_pixels_count} of {count} images"]
         if self.int8_tensor_count:
             many = f"the {self.int8_tensor_count} tensors where INT8 ends equal to the bit"
-            words.append(f"{many} on {self.equal_int8_count} of {count}")
+            words.append(f"{many} on {len(self.equal_int8_images)} of {count}")
+            if self.int8_part_equal and len(self.equal_int8_images) != count:
+                words.append("the INT8 part itself equal wherever what it reads is")
         elif self.int8_tensor_count is None:
             words.append("INT8 tensors not compared: the runtime does not show them")
         words.append(f"outputs equal to the bit on {self.equal_outputs_count} of {count}")
@@ -86,7 +88,11 @@ class TensorParity:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data with the report's names."""
-        return {**asdict(self), "arises_in": self.arises_in}
+        return {
+            **asdict(self),
+            "equal_int8_count": None if not self.int8_tensor_count else len(self.equal_int8_images),
+            "arises_in": self.arises_in,
+        }
 
 
 _Pair = tuple[Sequence[TensorDigests], Sequence[TensorDigests]]
@@ -107,25 +113,24 @@ def tensor_parity(
     here, there = outputs
     pixels = sum(mine.input == theirs.input for mine, theirs in zip(here, there, strict=True))
     same = sum(mine.outputs == theirs.outputs for mine, theirs in zip(here, there, strict=True))
+    told = TensorParity(len(here), pixels, same, 0 if shown else None)
     if integers is None:
-        count = 0 if shown else None
-        return TensorParity(len(here), pixels, count, None, None, None, False, same)
+        return told
     names = list(integers[0][0].outputs) if integers[0] else []
     differing = [
-        {name for name in names if mine.outputs[name] != theirs.outputs.get(name)}
+        [name for name in names if mine.outputs[name] != theirs.outputs.get(name)]
         for mine, theirs in zip(*integers, strict=True)
     ]
     first = next((name for name in names if any(name in entry for entry in differing)), None)
     ends = set(names) - set(begins)
-    return TensorParity(
-        image_count=len(here),
-        equal_pixels_count=pixels,
+    return replace(
+        told,
         int8_tensor_count=len(ends),
-        equal_int8_count=sum(not entry & ends for entry in differing),
-        equal_rounding_count=sum(not entry - ends for entry in differing),
+        equal_int8_images=tuple(i for i, entry in enumerate(differing) if not ends.intersection(entry)),
+        # Names are in the order of the model: what differs first was read by no INT8 layer before it.
+        int8_part_equal=all(entry[0] in begins for entry in differing if entry),
         first_different=first,
-        first_is_rounded_float=first is not None and first not in ends,
-        equal_outputs_count=same,
+        first_is_rounded_float=first in begins,
     )
 
 

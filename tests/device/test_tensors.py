@@ -71,7 +71,19 @@ def test_where_a_difference_arises(outputs, integers, shown, says):
 def test_images_with_equal_int8_tensors_are_counted():
     here, there = (one(a="1"), one(a="2")), (one(a="1"), one(a="3"))
     told = tensor_parity((here, there), (here, there), shown=True)
-    assert (told.image_count, told.int8_tensor_count, told.equal_int8_count) == (2, 1, 1)
+    assert (told.image_count, told.int8_tensor_count, told.equal_int8_images) == (2, 1, (0,))
+    assert told.int8_part_equal is False
+    assert told.to_json()["equal_int8_count"] == 1
+
+
+def test_int8_layers_are_equal_where_a_float_layer_ahead_of_them_is_not():
+    here = (one(r="1", a="1"), one(r="2", a="2"), one(r="3", a="3"))
+    there = (one(r="1", a="1"), one(r="x", a="y"), one(r="z", a="3"))
+    told = tensor_parity((here, there), (here, there), begins={"r"}, shown=True)
+    assert told.int8_part_equal is True
+    assert told.equal_int8_images == (0, 2)
+    assert "itself equal wherever what it reads is" in told.sentence()
+    assert told.arises_in == "float layers ahead of INT8 ones, first seen where rounded to r"
 
 
 def test_a_digest_tells_type_and_shape_apart():
