@@ -22,6 +22,8 @@ TARGET = "raspberry-pi-5"
 _BUDGET = ("--max-map-drop", "10", "--max-size-mb", "50")
 """Wide: what is shown is that the gate judges what was measured there."""
 _EMULATED = "emulated"
+Facts = Callable[[Any], dict[str, Any]]
+"""From a command's document to its key figures."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,8 @@ def walk(settings: Settings, folder: Path, *, tell: Callable[[str], None]) -> di
         tell: told about each command before it runs.
 
     Raises:
-        UnavailableError: there is no board, or a step did not end as it should.
+        UnavailableError: there is no board, or a step did not end as it should, or does not say that its
+            numbers are those of an emulated board.
     """
     demo = data_folder("demo")
     data = settings.data or demo / "data.yaml"
@@ -74,13 +77,15 @@ def walk(settings: Settings, folder: Path, *, tell: Callable[[str], None]) -> di
     with board.running_board(board.Options()) as running:
         environment = {"EDGEQ_SSH": f"ssh -F {running.ssh_config}"}
 
-        def run(*words: str | Path, facts: Callable[[Any], dict[str, Any]], code: int = 0) -> None:
+        def run(*words: str | Path, facts: Facts, code: int = 0) -> None:
             text = " ".join(["edgeq", *map(str, words)])
             tell(text)
             step = _run(words, environment, facts, code)
             steps.append(step)
             if not step.good:
                 raise UnavailableError(f"exit code {step.exit_code} of '{text}':\n{step.said}")
+            if "--on" in words and not step.says_emulated:
+                raise UnavailableError(f"the report of '{text}' does not say that the board is emulated")
 
         on = ("--on", running.host)
         run("device", "setup", running.host, "--offline", "--target", TARGET, facts=_setup_facts)
@@ -100,12 +105,7 @@ def walk(settings: Settings, folder: Path, *, tell: Callable[[str], None]) -> di
     return {"board_start_s": started_s, "steps": [asdict(step) for step in steps]}
 
 
-def _run(
-    words: Sequence[str | Path],
-    environment: Mapping[str, str],
-    facts: Callable[[Any], dict[str, Any]],
-    code: int,
-) -> Step:
+def _run(words: Sequence[str | Path], environment: Mapping[str, str], facts: Facts, code: int) -> Step:
     command = [sys.executable, "-m", "edgeq.cli.main", *map(str, words), "--json"]
     start = time.perf_counter()
     done = subprocess.run(
