@@ -19,6 +19,7 @@ from edgeq.device.models import DeviceModel, file_model
 from edgeq.device.parity import Parity, parity
 from edgeq.device.predictions import ImageFile, Predictor, image_files
 from edgeq.device.tensors import TensorDigests, TensorParity, digests_here, digests_on, tensor_parity
+from edgeq.errors import UnavailableError
 from edgeq.evaluate.run import Evaluation, compare, evaluate, evaluation_of, prediction_agreement
 from edgeq.model.decode import decode_classes, decode_detections
 from edgeq.runtimes import missing_modules, runs_here
@@ -60,25 +61,28 @@ class HostRun:
         session = runtime.open_session(subject.artifact, options=options)
         specs = subject.known.fitted(session)
         predictions: list[Detections | Float32Array] = []
+        outputs: list[TensorDigests] = []
         for entry in sample.samples:
             tensor, geometry = preprocess(read_image(entry.path), specs.input)
             made = session.infer(tensor)
+            outputs.append(TensorDigests.of(tensor, made))
             if specs.head.task is Task.CLASSIFY:
                 predictions.append(decode_classes(made, head=specs.head))
             else:
                 predictions.append(
                     decode_detections(made, head=specs.head, spec=specs.input, geometry=geometry, post=post)
                 )
-        paths = [entry.path for entry in sample.samples]
-        outputs = digests_here(session, specs.input, paths)
-        if not isinstance(runtime, ShowsIntegers):
-            return cls(tuple(predictions), outputs, None, shown=False)
-        part, integers = runtime.integer_part(subject.artifact, folder), None
+        shown, part, integers = isinstance(runtime, ShowsIntegers), None, None
+        if isinstance(runtime, ShowsIntegers):
+            try:
+                part = runtime.integer_part(subject.artifact, folder)
+            except UnavailableError:  # an old wheel runs models, but cannot write one
+                shown = False
         if part is not None:
             cut = runtime.open_session(part.path, options=options)
-            found = digests_here(cut, specs.input, paths)
+            found = digests_here(cut, specs.input, [entry.path for entry in sample.samples])
             integers = _Integers(file_model(part.path, runtime.name), found, part.begins)
-        return cls(tuple(predictions), outputs, integers, shown=True)
+        return cls(tuple(predictions), tuple(outputs), integers, shown)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy.typing as npt
+
 from edgeq.data.images import read_image
 from edgeq.data.preprocess import preprocess
 from edgeq.device.agent.digests import array_digest
@@ -35,6 +37,11 @@ class TensorDigests:
     input: str
     outputs: Mapping[str, str]
     """By name, in the model's order."""
+
+    @classmethod
+    def of(cls, tensor: npt.NDArray[Any], outputs: Mapping[str, npt.NDArray[Any]]) -> TensorDigests:
+        """Of an input tensor and what came of it."""
+        return cls(array_digest(tensor), {name: array_digest(array) for name, array in outputs.items()})
 
 
 @dataclass(frozen=True)
@@ -140,8 +147,7 @@ def digests_here(session: Session, spec: InputSpec, paths: Iterable[Path]) -> tu
     found = []
     for path in paths:
         tensor, _ = preprocess(read_image(path), fitted)
-        outputs = {name: array_digest(array) for name, array in session.infer(tensor).items()}
-        found.append(TensorDigests(array_digest(tensor), outputs))
+        found.append(TensorDigests.of(tensor, session.infer(tensor)))
     return tuple(found)
 
 
