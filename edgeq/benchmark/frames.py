@@ -58,7 +58,7 @@ def frame_stages(
         return decode_detections(outputs, head=head, spec=spec, geometry=geometry, post=DEPLOYED)
 
     stages = [
-        Stage("pre-process", lambda image: preprocess(image, spec)),
+        Stage("pre-process", lambda image: preprocess(image, spec, native=True)),
         Stage("inference", lambda made: (session.infer(made[0]), made[1])),
         Stage("post-process", post_process),
     ]

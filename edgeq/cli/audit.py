@@ -82,7 +82,7 @@ def _on_devices(
     many = len(devices_named(on)) > 1
 
     def job(entry: DeviceEntry) -> tuple[AuditReport, dict[str, Any], str]:
-        with at_work(entry, [subject.runtime.name], console, need=subject.runtime.name) as side:
+        with at_work(entry, [subject.runtime.name], console, need=[subject.runtime.name]) as side:
             return audit_at(side, subject, threads=threads), side.to_json(), side.line()
 
     def document(entry: DeviceEntry, result: tuple[AuditReport, dict[str, Any], str]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -97,17 +98,17 @@ def _on_devices(
     save: bool,
 ) -> int:
     """The same on devices: predictions there, metrics here."""
+    from edgeq.cli.accuracy_on import DeviceAccuracy, HostSide, accuracy_on
     from edgeq.cli.budgets import default_drop_points
     from edgeq.cli.keeping import keep_reports
     from edgeq.cli.onflags import each_device
-    from edgeq.cli.remote import DeviceAccuracy, HostSide, accuracy_on, at_work, warn_of_architecture
+    from edgeq.cli.remote import at_work, warn_of_architecture
     from edgeq.device.fleet import DeviceEntry, devices_named
 
     devices_named(on)
-    host = HostSide.of(subject, dataset, post, console)
 
     def job(entry: DeviceEntry) -> DeviceAccuracy:
-        with at_work(entry, [subject.runtime.name], console, need=subject.runtime.name) as side:
+        with at_work(entry, [subject.runtime.name], console, need=[subject.runtime.name]) as side:
             warn_of_architecture(subject, side, console)
             return accuracy_on(side, subject, dataset, host, post, console)
 
@@ -117,4 +118,6 @@ def _on_devices(
             name = "accuracy" if len(on) == 1 else f"accuracy-{entry.slug}"
             keep_reports(subject.bundle, {name: result.to_json()}, console)
 
-    return each_device(on, job, console, show=show, document=lambda entry, result: result.to_json())
+    with tempfile.TemporaryDirectory(prefix="edgeq-") as folder:
+        host = HostSide.of(subject, dataset, post, console, folder=Path(folder))
+        return each_device(on, job, console, show=show, document=lambda entry, result: result.to_json())

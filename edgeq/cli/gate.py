@@ -124,7 +124,6 @@ def _on_devices(
 
     many = len(devices_named(on)) > 1
     settings = _settings(how)
-    host = host_side(subject, budget, settings, console)
     failed: list[str] = []
 
     def job(entry: DeviceEntry) -> DeviceGate:
@@ -139,7 +138,9 @@ def _on_devices(
             reports = {f"{name}{end}": data for name, data in result.reports.items()}
             keep_reports(subject.bundle, reports, console)
 
-    code = each_device(on, job, console, show=show, document=lambda entry, result: result.to_json())
+    with tempfile.TemporaryDirectory(prefix="edgeq-") as folder:
+        host = host_side(subject, budget, settings, console, folder=Path(folder))
+        code = each_device(on, job, console, show=show, document=lambda entry, result: result.to_json())
     return FAILED if failed and code == 0 else code
 
 

@@ -15,9 +15,9 @@ from edgeq.types import Sample
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-__all__ = ["layer_times", "layers_json", "layers_table"]
+__all__ = ["LAYER_RUNS", "layer_times", "layers_json", "layers_table"]
 
-_RUNS = 20
+LAYER_RUNS = 20
 _SHOWN = 20
 
 
@@ -36,7 +36,7 @@ def layer_times(subject: Subject, *, threads: int, samples: Sequence[Sample]) ->
             f"the runtime {subject.runtime.name} tells no times of layers", fix="leave --per-layer out"
         )
     return session.profile(
-        prepared_inputs(session, fitted_specs(subject.specs, session), samples)[0], runs=_RUNS
+        prepared_inputs(session, fitted_specs(subject.specs, session), samples)[0], runs=LAYER_RUNS
     )
 
 
@@ -58,5 +58,5 @@ def layers_table(layers: Sequence[LayerTime], *, name: str) -> RenderableType:
     notes = [f"{len(layers) - len(slowest)} other layers: {rest_ms:.2f} ms"] if len(layers) > _SHOWN else []
     parts = sorted(sums.items(), key=lambda item: -item[1])
     notes.append("by precision: " + ", ".join(f"{key} {100 * ms / total_ms:.0f} %" for key, ms in parts))
-    title = f"Layers of {name}, ms per inference, median of {_RUNS}"
+    title = f"Layers of {name}, ms per inference, median of {LAYER_RUNS}"
     return layer_table(layers_json(slowest), total_ms=total_ms, notes=notes, title=title)

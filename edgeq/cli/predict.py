@@ -106,7 +106,7 @@ def _infer_on(
     if len(entries) != 1:
         raise InputError("predict runs on one device", fix="give --on once; evaluate and bench take many")
     name = subject.runtime.name
-    with at_work(entries[0], [name], console, need=name) as side:
+    with at_work(entries[0], [name], console, need=[name]) as side:
         return predict_on(side, subject, image, post, threads)
 
 

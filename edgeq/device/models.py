@@ -19,9 +19,6 @@ from edgeq.runtimes.options import options_json
 
 __all__ = ["DeviceModel", "bundle_model", "file_model"]
 
-_SIDE_FILES = (".bin", ".data")
-"""Weights beside a model: OpenVINO's, and ONNX's external data."""
-
 
 @dataclass(frozen=True)
 class DeviceModel:
@@ -81,11 +78,16 @@ def file_model(artifact: Path, runtime: str) -> DeviceModel:
             inside = [path for path in sorted(artifact.rglob("*")) if path.is_file()]
             files = {path.relative_to(artifact.parent).as_posix(): _upload(path) for path in inside}
         else:
-            beside = [artifact.with_suffix(_SIDE_FILES[0]), Path(f"{artifact}{_SIDE_FILES[1]}")]
-            files = {path.name: _upload(path) for path in (artifact, *beside) if path.is_file()}
+            files = {path.name: _upload(path) for path in (artifact, *_beside(artifact)) if path.is_file()}
     except OSError as error:
         raise ModelError(f"{artifact} cannot be read: {error.strerror}") from error
     return DeviceModel(runtime, artifact.name, files)
+
+
+def _beside(artifact: Path) -> tuple[Path, ...]:
+    """Weights as OpenVINO and ONNX may keep them, and the float file that an integers-only one goes on in."""
+    tail = artifact.with_suffix(f".tail{artifact.suffix}")
+    return artifact.with_suffix(".bin"), Path(f"{artifact}.data"), tail
 
 
 def _upload(path: Path) -> Upload:

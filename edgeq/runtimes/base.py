@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Artifact",
     "AuditReport",
+    "IntegerPart",
     "LayerAudit",
     "LayerPrecision",
     "LayerTime",
@@ -33,6 +34,7 @@ __all__ = [
     "RuntimeOption",
     "Session",
     "SessionOptions",
+    "ShowsIntegers",
     "Simulated",
     "SimulatedOtherwise",
     "WithSuppression",
@@ -369,5 +371,34 @@ class SimulatedOtherwise(Protocol):
 
         Raises:
             ModelError: it is no QDQ model.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class IntegerPart:
+    """An artifact that gives the tensors where its INT8 part begins and ends, in the order of the model."""
+
+    path: Path
+    begins: frozenset[str]
+    """Outputs that float layers, or the input, were rounded to."""
+    ends: frozenset[str]
+    """Outputs that float layers or the caller read."""
+
+
+@runtime_checkable
+class ShowsIntegers(Protocol):
+    """What a runtime offers besides whose artifacts can be cut where float and INT8 layers meet.
+
+    Integers can be compared to the bit between machines; float layers round as each CPU does.
+    """
+
+    def integer_part(self, artifact: Path, folder: Path) -> IntegerPart | None:
+        """The artifact cut there, written into a folder (host); None: it computes nothing in INT8.
+
+        Raises:
+            ModelError: the artifact is damaged.
+            OutputError: it cannot be written.
+            UnavailableError: what it takes to cut it is not installed.
         """
         ...

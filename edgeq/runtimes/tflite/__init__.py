@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from edgeq.runtimes.base import (
         Artifact,
         AuditReport,
+        IntegerPart,
         LowerOptions,
         ProbeReport,
         RuntimeOption,
@@ -93,6 +94,12 @@ class TfliteRuntime:
         from edgeq.runtimes.tflite.lower import lower
 
         return lower(model, folder, options)
+
+    def integer_part(self, artifact: Path, folder: Path) -> IntegerPart | None:
+        """Where float and INT8 layers meet; see `edgeq.runtimes.tflite.integer_part`."""
+        from edgeq.runtimes.tflite.integer_part import integer_part
+
+        return integer_part(artifact, folder)
 
 
 RUNTIME = TfliteRuntime()
