@@ -1,8 +1,8 @@
 """Does a .tflite file compute what its source does? Float against ONNX, INT8 against the simulation.
 
 One row per model: mAP or top-1 of four models on the same images, the largest difference of a score on 16
-of them, and what the conversion takes. Rows that the result file holds already are kept unless --again is
-given.
+of them, and what the conversion takes; of one model the drop of its all-integer form, too. Rows that the
+result file holds already are kept unless --again is given.
 """
 
 from __future__ import annotations
@@ -15,6 +15,10 @@ from typing import Any
 import common
 from models import MODELS, Model
 
+_DEMO = str(common.ROOT / "calib_data" / "demo" / "data.yaml")
+_MODELS = {**MODELS, "demo-320": Model(str(Path(_DEMO).with_name("model.onnx")), _DEMO, _DEMO)}
+_ALL_INTEGER = frozenset({"yolov8n-640"})
+"""Models measured with `--io int8`, where no float layer may help, too."""
 TARGET = "x86-tflite"
 _IMAGES = 16
 _CONVERT = """
@@ -56,10 +60,10 @@ print(json.dumps({"largest_score_difference": worst}))
 
 def main() -> int:
     parser = common.arguments(__doc__, "tflite_fidelity")
-    common.model_flags(parser, MODELS)
+    common.model_flags(parser, _MODELS)
     given = parser.parse_args()
     return common.measure_models(
-        parser, given, MODELS, lambda name: _row(name, MODELS[name], given.data), _line
+        parser, given, _MODELS, lambda name: _row(name, _MODELS[name], given.data), _line
     )
 
 
@@ -77,12 +81,19 @@ def _row(name: str, model: Model, data: Path) -> dict[str, Any]:
             "int8_simulated": bundle / "model.qdq.onnx",
             "int8_tflite": bundle / "model.tflite",
         }
-        metrics: dict[str, float] = {}
+        metrics: dict[str, Any] = {}
         for key, path in compared.items():
             preset = model.quantize_flags[-2:] if "--preset" in model.quantize_flags else ()
             report = common.edgeq("evaluate", path, "--float", reference, "--data", labels, *preset).json()
             metric = report["drop"]["metric"]
             metrics["float_onnx"], metrics[key] = (entry[metric] for entry in report["models"])
+        if name in _ALL_INTEGER:
+            whole = Path(folder) / "integer"
+            order = ["--target", TARGET, "--calib", calib, "--io", "int8", "-o", whole, *flags]
+            common.edgeq("quantize", source, *order)
+            drop = common.edgeq("evaluate", whole, "--data", labels).json()["drop"]
+            metrics["all_integer_drop_points"] = drop["drop_points"]
+            metrics["all_integer_drop_interval_points"] = drop["drop_interval_points"]
         scores = common.run([sys.executable, "-c", _SCORES, bundle, labels, str(_IMAGES)]).last_line()
         cost = common.run([sys.executable, "-c", _CONVERT, compared["int8_simulated"], converted]).cost()
     return {
@@ -97,11 +108,13 @@ def _row(name: str, model: Model, data: Path) -> dict[str, Any]:
 
 
 def _line(row: dict[str, Any]) -> str:
+    whole = row.get("all_integer_drop_points")
     return (
         f"{row['name']:22} {row['metric']} float {row['float_onnx']:.4f}, .tflite {row['float_tflite']:.4f}, "
         f"scores within {row['largest_score_difference']:.1e}; INT8 simulated {row['int8_simulated']:.4f}, "
         f".tflite {row['int8_tflite']:.4f}; conversion {row['conversion']['wall_s']:.1f} s, "
         f"{row['conversion']['peak_rss_mb']:.0f} MB"
+        + ("" if whole is None else f"; all-integer drop {whole:.2f}")
     )
 
 

@@ -11,7 +11,7 @@ import onnx_ir as ir
 from edgeq.quantize.graph import users
 from edgeq.quantize.grid import Range
 
-__all__ = ["head_range", "is_head"]
+__all__ = ["becomes_score", "head_range", "is_head"]
 
 _FLOOR = -8.0
 """sigmoid(-8) = 0.0003: under any confidence that a detection is asked for."""
@@ -31,19 +31,32 @@ def head_range(value: ir.Value, observed: Range) -> Range:
         value: a head tensor.
         observed: its smallest and largest value.
     """
-    if not _becomes_score(value):
+    if not becomes_score(value):
         return observed
     return Range(max(observed.low, _FLOOR), max(observed.high, 0.0))
 
 
-def _becomes_score(value: ir.Value) -> bool:
-    stack, seen = [value], {value}
+def becomes_score(value: ir.Value, *, at_once: bool = False) -> bool:
+    """Whether a sigmoid is taken of a value that nothing but moves reads before it.
+
+    Args:
+        value: a head tensor.
+        at_once: also nothing but moves comes behind it, as it does where the sigmoid is part of a box.
+    """
+    stack, seen = [(value, False)], {value}
+    found = False
     while stack:
-        for node in users(stack.pop()):
-            if node.op_type == "Sigmoid":
+        current, behind = stack.pop()
+        for node in users(current):
+            sigmoid = node.op_type == "Sigmoid" and not behind
+            if sigmoid and not at_once:
                 return True
+            if not sigmoid and node.op_type not in _MOVES:
+                if at_once:
+                    return False
+                continue
+            found |= sigmoid
             made = [output for output in node.outputs if output not in seen]
-            if node.op_type in _MOVES:
-                stack += made
-                seen.update(made)
-    return False
+            stack += [(output, behind or sigmoid) for output in made]
+            seen.update(made)
+    return found

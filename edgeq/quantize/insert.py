@@ -13,7 +13,7 @@ from edgeq.quantize.graph import add_constant, constant_array, node_name, weight
 from edgeq.quantize.grid import Affine, ChannelAffine, qdq_domain
 from edgeq.quantize.plan import Plan, TensorPlan
 from edgeq.quantize.recipe import Precision
-from edgeq.quantize.weights import quantize_bias, quantize_weight, smallest_weight_scale
+from edgeq.quantize.weights import QuantisedWeight, quantize_bias, quantize_weight, smallest_weight_scale
 
 __all__ = ["insert_qdq", "model_bytes"]
 
@@ -37,8 +37,10 @@ def insert_qdq(model: ir.Model, plan: Plan) -> ir.Model:
         shift = plan.bias_shifts.get(node_name(node))
         if shift is not None:
             _shift_bias(graph, node, np.asarray(shift, np.float32))
-        if node in int8 or node_name(node) in plan.int8_weights:
+        if node in int8:
             _quantise_constants(graph, node, plan)
+        elif node_name(node) in plan.stored_weights:
+            _quantise_weight(graph, node, plan)
     values = {value.name: value for value in [*graph.inputs, *(v for node in nodes for v in node.outputs)]}
     for name, tensor in plan.tensors.items():
         _insert_pair(graph, values[name], tensor, int8, first=nodes[0])
@@ -136,30 +138,15 @@ def _quantise_constants(graph: ir.Graph, node: ir.Node, plan: Plan) -> None:
     if node.op_type in _CONSTANT_INPUT_OPS:
         _quantise_operands(graph, node, plan.tensors)
         return
-    weight_value = node.inputs[1] if node.op_type in _WEIGHTED else None
-    weight = constant_array(weight_value)
-    if weight is None or weight_value is None:
+    weight = constant_array(node.inputs[1]) if node.op_type in _WEIGHTED else None
+    if weight is None:
         return
     source = plan.tensors.get(node.inputs[0].name or "") if node.inputs[0] is not None else None
     # The scale of an int32 bias is one input scale times the weight's, so not with a grid per channel.
     whole = source is not None and source.channels is None
-    float_layer = node_name(node) in plan.int8_weights
-    bias = _integer_bias(node, weight) if whole and plan.quantize_bias and not float_layer else None
-    quantised = plan.weights.get(node_name(node)) or quantize_weight(
-        weight,
-        axis=weight_axis(node),
-        granularity=plan.granularity,
-        method=plan.weight_range,
-        bits=plan.weight_bits,
-        half_scales=plan.half_scales,
-        smallest_scale=smallest_weight_scale(bias, source.grid.scale) if bias is not None and source else 0.0,
-    )
-    name = weight_value.name or node_name(node)
-    scale = add_constant(graph, f"{name}_scale", quantised.scale)
-    zero = add_constant(graph, f"{name}_zero_point", np.zeros(quantised.scale.shape, np.int8))
-    values = add_constant(graph, f"{name}_quantized", quantised.values)
-    axis = {"axis": quantised.axis} if quantised.scale.ndim else {}
-    _replace_constant(graph, node, 1, [values, scale, zero], axis, f"{name}_dequantized")
+    bias = _integer_bias(node, weight) if whole and plan.quantize_bias else None
+    smallest = smallest_weight_scale(bias, source.grid.scale) if bias is not None and source else 0.0
+    quantised = _quantise_weight(graph, node, plan, smallest)
     if bias is None or source is None:
         return
     bias_scale = np.broadcast_to(np.float32(source.grid.scale) * quantised.scale, bias.shape).astype(
@@ -170,6 +157,32 @@ def _quantise_constants(graph: ir.Graph, node: ir.Node, plan: Plan) -> None:
     scale = add_constant(graph, f"{name}_scale", bias_scale)
     zero = add_constant(graph, f"{name}_zero_point", np.zeros(bias.shape, np.int32))
     _replace_constant(graph, node, 2, [values, scale, zero], {"axis": 0}, f"{name}_dequantized")
+
+
+def _quantise_weight(
+    graph: ir.Graph, node: ir.Node, plan: Plan, smallest_scale: float | npt.NDArray[np.float64] = 0.0
+) -> QuantisedWeight:
+    """The weight as int8 behind a DequantizeLinear; the node has a constant one."""
+    value = node.inputs[1]
+    weight = constant_array(value)
+    if value is None or weight is None:
+        raise AssertionError(node_name(node))
+    quantised = plan.weights.get(node_name(node)) or quantize_weight(
+        weight,
+        axis=weight_axis(node),
+        granularity=plan.granularity,
+        method=plan.weight_range,
+        bits=plan.weight_bits,
+        half_scales=plan.half_scales,
+        smallest_scale=smallest_scale,
+    )
+    name = value.name or node_name(node)
+    scale = add_constant(graph, f"{name}_scale", quantised.scale)
+    zero = add_constant(graph, f"{name}_zero_point", np.zeros(quantised.scale.shape, np.int8))
+    values = add_constant(graph, f"{name}_quantized", quantised.values)
+    axis = {"axis": quantised.axis} if quantised.scale.ndim else {}
+    _replace_constant(graph, node, 1, [values, scale, zero], axis, f"{name}_dequantized")
+    return quantised
 
 
 def _integer_bias(node: ir.Node, weight: npt.NDArray[Any]) -> npt.NDArray[np.float32] | None:

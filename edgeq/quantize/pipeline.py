@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from edgeq.quantize.predict import DropPredictor
 from edgeq.quantize.recipe import Recipe
 from edgeq.quantize.scheme import Scheme
 from edgeq.quantize.sensitivity import Harm, OutputNoise
+from edgeq.quantize.split_heads import split_heads
 from edgeq.quantize.statistics import Statistics, merge_statistics
 from edgeq.quantize.teacher import LayerError
 from edgeq.quantize.tune import Tuned, TuningStep, tune
@@ -134,6 +135,12 @@ def quantize(
     """
     clock = _Clock()
     report = progress or (lambda stage, done, total: None)
+    score_layers: frozenset[str] = frozenset()
+    if scheme.split_heads:
+        split = split_heads(ir.serde.deserialize_model(onnx.load_from_string(model.onnx_bytes)))
+        score_layers = split.heavy_scores
+        if split.layers:
+            model = replace(model, onnx_bytes=model_bytes(split.model))
     with clock("calibrate"):
         statistics, cache_hit = _statistics(model, calibration, cache_folder, report)
     equalize = recipe.depthwise_equalization
@@ -156,7 +163,10 @@ def quantize(
         weights = _compensated(graph, images, scheme, recipe)
 
     def make_plan(kept: Mapping[str, str], shifts: Mapping[str, Float32Array]) -> Plan:
-        return build_plan(graph, scheme, recipe, grids, kept_float=kept, bias_shifts=shifts, weights=weights)
+        return build_plan(
+            graph, scheme, recipe, grids,
+            kept_float=kept, score_layers=score_layers, bias_shifts=shifts, weights=weights,
+        )  # fmt: skip
 
     with clock("tune"):
         predictor = _predictor(model, calibration, recipe)

@@ -53,8 +53,8 @@ class Plan:
     """Every scale is a number that float16 holds."""
     bias_shifts: Mapping[str, Float32Array] = field(default_factory=dict)
     """Node name -> (output channels,) to be added to its bias."""
-    int8_weights: frozenset[str] = frozenset()
-    """Nodes that compute in float with weights that are stored in INT8."""
+    stored_weights: frozenset[str] = frozenset()
+    """Names of float layers whose weights are INT8 all the same."""
     weights: Mapping[str, QuantisedWeight] = field(default_factory=dict)
     """Node name -> its weight, where that is not simply rounded."""
 

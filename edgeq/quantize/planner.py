@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
 
 from edgeq.errors import ModelError
-from edgeq.quantize.graph import COMPUTE_OPS, constant_array, node_name, tail_nodes
+from edgeq.quantize.graph import constant_array, node_name, tail_nodes
 from edgeq.quantize.observe import MOVES_DATA
 from edgeq.quantize.plan import OpPlan, Plan, TensorPlan
 from edgeq.quantize.precision import assign_precisions, matching_rules
@@ -29,6 +29,7 @@ def build_plan(
     grids: Mapping[str, TensorPlan],
     *,
     kept_float: Mapping[str, str] | None = None,
+    score_layers: Collection[str] = (),
     bias_shifts: Mapping[str, Float32Array] | None = None,
     weights: Mapping[str, QuantisedWeight] | None = None,
 ) -> Plan:
@@ -40,6 +41,7 @@ def build_plan(
         recipe: the user's.
         grids: of every recorded tensor, from :func:`edgeq.quantize.auto.choose_grids`.
         kept_float: nodes that tuning keeps in float, with the reason.
+        score_layers: see :func:`assign_precisions`.
         bias_shifts: node name -> correction of its bias.
         weights: node name -> its weight, where that is not simply rounded.
 
@@ -47,7 +49,7 @@ def build_plan(
         RecipeError: a rule that matches nothing.
         ModelError: a tensor that an INT8 op needs was not recorded.
     """
-    ops = assign_precisions(model, scheme, recipe, kept_float=kept_float)
+    ops = assign_precisions(model, scheme, recipe, kept_float=kept_float, score_layers=score_layers)
     values = quantised_values(model, scheme, ops)
     roots = grid_roots(model, scheme, ops, values)
     joined = joined_outputs(model, scheme, ops)
@@ -71,25 +73,26 @@ def build_plan(
         half_scales=scheme.half_scales,
         quantize_bias=scheme.quantize_bias,
         bias_shifts=shifts,
-        int8_weights=_int8_weights(model, scheme, recipe, ops),
+        stored_weights=_stored_weights(model, scheme, recipe, ops),
         weights=weights or {},
     )
 
 
-def _int8_weights(
+def _stored_weights(
     model: ir.Model, scheme: Scheme, recipe: Recipe, ops: Mapping[str, OpPlan]
 ) -> frozenset[str]:
-    """Float layers whose weights may be integers; the tail's are numbers to decode with, not learned ones."""
-    if not scheme.int8_weights_of_float_layers:
-        return frozenset()
+    """Float layers with INT8 weights; the tail's are numbers to decode with, not learned ones."""
     tail = tail_nodes(model.graph)
     asked = {name for name, rule in matching_rules(model, recipe.rules).items() if rule.precision is not None}
     return frozenset(
-        node_name(node)
+        name
         for node in model.graph
-        if node.op_type in COMPUTE_OPS and node not in tail and node_name(node) not in asked
-        and ops[node_name(node)].precision is Precision.FLOAT and constant_array(node.inputs[1]) is not None
-    )  # fmt: skip
+        if node.op_type in scheme.stored_weight_ops
+        and node not in tail
+        and (name := node_name(node)) not in asked
+        and ops[name].precision is Precision.FLOAT
+        and constant_array(node.inputs[1]) is not None
+    )
 
 
 def _tensor_plan(value: ir.Value, sources: Sequence[ir.Value], grids: Mapping[str, TensorPlan]) -> TensorPlan:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import onnx_ir as ir
 
@@ -28,7 +28,12 @@ _INT8_REASON = "INT8"
 
 
 def assign_precisions(
-    model: ir.Model, scheme: Scheme, recipe: Recipe, *, kept_float: Mapping[str, str] | None = None
+    model: ir.Model,
+    scheme: Scheme,
+    recipe: Recipe,
+    *,
+    kept_float: Mapping[str, str] | None = None,
+    score_layers: Collection[str] = (),
 ) -> dict[str, OpPlan]:
     """Precision and reason of every op, by node name in graph order.
 
@@ -37,6 +42,8 @@ def assign_precisions(
         scheme: the runtime's.
         recipe: the user's; its rules go before everything but what the runtime cannot do.
         kept_float: nodes that tuning keeps in float, with the reason.
+        score_layers: prediction layers that are INT8 all the same: parts of a fused head whose own grid
+            has levels enough for scores.
 
     Raises:
         RecipeError: a rule that matches nothing.
@@ -53,6 +60,7 @@ def assign_precisions(
         if node.op_type not in scheme.float_output_ops or (few and (exact is None or node.op_type in exact))
     }
     heads = heads if recipe.float_heads and scheme.float_heads else set()
+    heads = {node for node in heads if node_name(node) not in score_layers}
     for node in model.graph:
         name = node_name(node)
         if node in tail:

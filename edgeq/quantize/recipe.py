@@ -107,6 +107,8 @@ class Recipe:
     bias_correction: bool = True
     weight_compensation: bool = False
     float_heads: bool = True
+    """Prediction layers stay float; not those that the runtime's scheme has in INT8 all the same, such as the
+    scores of a fused head, which a rule can keep in float."""
     max_predicted_drop: float | None = 0.2
     """Points; None: no block is kept in float for accuracy's sake."""
     max_float_share: float = 0.15

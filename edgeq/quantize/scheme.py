@@ -54,9 +54,6 @@ class Scheme:
     predictions can resolve is no reason where a float layer costs much speed."""
     half_scales: bool = False
     """Scales are numbers that float16 holds, since the runtime stores them so."""
-    int8_weights_of_float_layers: bool = False
-    """A layer that computes in float stores its weights in INT8 all the same, per channel: the runtime
-    restores them when it loads the model. Not those that a rule of the recipe keeps in float."""
     weight_bits: int = 8
     """7: weights in -63..63, so that two products with uint8 fit into the 16 bits in which x86 without VNNI
     adds them."""
@@ -67,6 +64,11 @@ class Scheme:
     """So many prediction layers or fewer stay in float even where INT8 ones could give float."""
     few_float_head_ops: frozenset[str] | None = None
     """Of these ops only; None: of any."""
+    split_heads: bool = False
+    """Split prediction layers whose outputs are sliced apart: a tensor has one grid, and slices copy."""
+    stored_weight_ops: frozenset[str] = frozenset()
+    """Ops that store their weights in INT8, per channel, also where they compute in float: the runtime
+    restores them. Not those that a rule of the recipe keeps in float."""
     equalize_depthwise: bool = False
     """Equalise what depthwise convolutions read, unless the recipe says otherwise: without a zero point and
     with one scale per tensor, most channels would be left with a few levels."""

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import onnx_ir as ir
 
-from edgeq.quantize.graph import constant_array, head_nodes, is_layer, node_name, tail_nodes
+from edgeq.quantize.graph import head_nodes, is_layer, node_name, tail_nodes
 from edgeq.quantize.insert import insert_qdq, model_bytes
 from edgeq.quantize.plan import Plan
 from edgeq.quantize.precision import block_of
@@ -16,6 +15,7 @@ from edgeq.quantize.predict import DropPredictor
 from edgeq.quantize.recipe import Precision, Recipe
 from edgeq.quantize.sensitivity import Harm, rank_groups
 from edgeq.quantize.teacher import LayerError, layer_errors, merge_errors
+from edgeq.quantize.work import work_shares
 from edgeq.types import Float32Array
 
 __all__ = ["Tuned", "TuningStep", "tune"]
@@ -95,7 +95,7 @@ def tune(
     limit = recipe.max_predicted_drop
     if attempts.add(_Kept({}, (), 0.0)) <= (limit or 0.0) or predictor is None or limit is None:
         return attempts.best()
-    room = _Room(_multiplications(layers), recipe.max_float_share, max_layers)
+    room = _Room(work_shares(model.graph), recipe.max_float_share, max_layers)
     groups = _candidate_groups(model, layers, make_plan({}, {}), attempts.own_errors)
     ranked: list[_Group] = []
     judge, complete, met = harm(), False, False
@@ -116,6 +116,8 @@ def tune(
         tried, complete = len(ranked), ranking.complete
         ranked += [groups[index] for index in ranking.order]
         met = _keep_ever_more(attempts, ranked, tried, room, limit)
+    if not met:
+        _leave_out_idle(attempts, ranked, room)
     return attempts.best()
 
 
@@ -130,6 +132,16 @@ def _keep_ever_more(
         if tried + count >= len(ranked) or attempts.since_best >= _PATIENCE:
             break
     return False
+
+
+def _leave_out_idle(attempts: _Attempts, ranked: Sequence[_Group], room: _Room) -> None:
+    """Try the best plan once more without the layers that were not worth their cost when they were added,
+    and are in it only because better ones came after them."""
+    best, idle = attempts.best_step, attempts.idle_layers()
+    rest = [g for g in ranked if set(g.layers) <= set(best.kept_float) and not set(g.layers) & idle]
+    filled = room.filled(rest)
+    if idle and rest and not attempts.knows(filled.layers):
+        attempts.add(filled)
 
 
 @dataclass(frozen=True)
@@ -219,6 +231,21 @@ class _Attempts:
         prices = [_price(step) for step, _ in self._tried]
         return len(prices) - 1 - prices.index(min(prices))
 
+    @property
+    def best_step(self) -> TuningStep:
+        """The plan that is worth its float layers most."""
+        return min((step for step, _ in self._tried), key=_price)
+
+    def idle_layers(self) -> set[str]:
+        """Layers of the best plan whose addition did not lower the price at the time."""
+        best, idle = self._tried[0][0], set[str]()
+        for step, _ in self._tried[1:]:
+            if _price(step) < _price(best):
+                best = step
+            elif best is not self.best_step:
+                idle |= set(step.kept_float) - set(best.kept_float)
+        return idle & set(best.kept_float)
+
     def add(self, kept: _Kept) -> float:
         """Try these layers in float; the predicted drop in points (0 without a predictor)."""
         drop = 0.0
@@ -300,17 +327,3 @@ def _producing_layers(node: ir.Node) -> list[ir.Node]:
             return []
         producer = next((p for p in sources if p is not None and is_layer(p)), next(iter(sources), None))
     return [] if producer is None else [producer]
-
-
-def _multiplications(layers: Mapping[str, ir.Node]) -> dict[str, float]:
-    """Share of the model's multiplications in each layer."""
-    counts: dict[str, float] = {}
-    for name, node in layers.items():
-        weight = constant_array(node.inputs[1])
-        shape = node.outputs[0].shape
-        positions = 1
-        if shape is not None and len(shape) > 2:
-            positions = int(np.prod([dim if isinstance(dim, int) else 1 for dim in list(shape)[2:]]))
-        counts[name] = float((0 if weight is None else weight.size) * positions)
-    total = sum(counts.values()) or 1.0
-    return {name: count / total for name, count in counts.items()}

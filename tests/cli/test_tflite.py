@@ -249,3 +249,24 @@ def test_targets_tell_their_hardware(edgeq):
     assert listed["raspberry-pi-5"]["wheels"]["platforms"] == ["manylinux_2_27_aarch64"]
     assert listed["android-arm64"]["wheels"] is None
     assert "4 cores" in edgeq("targets", "raspberry-pi-5").out
+
+
+@pytest.mark.parametrize("on", [(), ("--on", "local")], ids=["here", "agent"])
+def test_xnnpack_is_switched_off_and_recorded(bundle, edgeq, on):
+    quick = ("--duration", "200ms", "--min-runs", 5, "--no-memory", "--no-save", "--json")
+    for option, delegate in (("xnnpack=on", "XNNPACK"), ("xnnpack=off", "none")):
+        latency = edgeq("bench", bundle, "--runtime-option", option, *quick, *on).json
+        assert {entry["details"]["delegate"] for entry in latency["contestants"]} == {delegate}
+
+
+def test_evaluate_without_xnnpack_says_so(bundle, made, edgeq):
+    data = made / "set" / "data.yaml"
+    off = ("--runtime-option", "xnnpack=off")
+    report = edgeq("evaluate", bundle, *off, "--data", data, "--no-save", "--json").json
+    assert report["sessions"]["int8"]["delegate"] == "none"
+
+
+def test_xnnpack_of_another_runtime_is_an_error(made, edgeq):
+    result = edgeq("bench", made / "tiny.onnx", "--runtime-option", "xnnpack=off")
+    assert result.code == 2
+    assert "no option 'xnnpack'" in result.err

@@ -204,3 +204,17 @@ def test_only_compute_inputs_changes_no_precision():
     assert reasons(model, target=conv_inputs) == reasons(model)
     assert {model_node(model, n).op_type for n in reasons(model)} >= {"Conv", "Mul"}
     assert "Conv" in COMPUTE_OPS
+
+
+def test_a_score_layer_of_a_fused_head_is_int8_beside_float_ones():
+    model = normalised(yolox_net())
+    got = reasons(model, Recipe(), score_layers={"cls"})
+    assert got["cls"] == "INT8"
+    assert "prediction layer" in got["reg"]
+    assert "prediction layer" in got["obj"]
+
+
+def test_a_rule_goes_before_a_score_layer():
+    rule = Rule("cls", Precision.FLOAT)
+    got = reasons(normalised(yolox_net()), Recipe(rules=(rule,)), score_layers={"cls"})
+    assert got["cls"] == "rule 'cls'"

@@ -281,3 +281,19 @@ def test_without_a_confident_answer_nothing_is_predicted():
     model = float_model(proto, family=HeadFamily.YOLOV8, classes=2)
     predictor = DropPredictor(model.onnx_bytes, images(2), spec=model.input, head=model.head)
     assert predictor.predict(normalised_bytes(yolov8_net())) == 0.0
+
+
+def test_layers_that_only_came_before_better_ones_are_left_out():
+    """The first layer was not worth its cost; the plan that was good had it only because of the ranking."""
+    _, got, _ = tuned(Stub(5.0, 4.999, 1.0, 9.0, 9.0, 9.0, 0.9))
+    first, second = got.steps[1].kept_float, got.steps[2].kept_float
+    assert got.chosen is got.steps[-1]
+    assert got.chosen.predicted_drop_points == 0.9
+    assert set(got.chosen.kept_float) == set(second) - set(first)
+    assert float_layers(got.plan) & set(second) == set(got.chosen.kept_float)
+
+
+def test_a_plan_whose_layers_were_all_worth_it_is_not_tried_again():
+    _, got, _ = tuned(Stub(9.0, 5.0, 1.0, 8.0, 8.0, 8.0, 0.9))
+    assert got.chosen is got.steps[2]
+    assert all(step.predicted_drop_points != 0.9 for step in got.steps)

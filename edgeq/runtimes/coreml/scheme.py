@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from edgeq.quantize.graph import COMPUTE_OPS
 from edgeq.quantize.scheme import Scheme
 from edgeq.runtimes.symmetric import symmetric_scheme
 
@@ -29,5 +30,5 @@ def scheme() -> Scheme:
         few_float_head_ops=frozenset({"Conv"}),
         half_scales=True,
         # A float layer's weights would be the better part of what is not a quarter of float32.
-        int8_weights_of_float_layers=True,
+        stored_weight_ops=COMPUTE_OPS,
     )

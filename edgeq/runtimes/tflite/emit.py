@@ -173,11 +173,15 @@ class Emitter:
             raise ModelError(
                 f"TFLite: {name!r} has values that float16 cannot hold", fix="keep float32 weights"
             )
-        half = self.constant(array.astype(np.float16), f"{name};float16")
-        key = (f"dequantized {half}", array.shape, b"")
+        return self.restored(self.constant(array.astype(np.float16), f"{name};float16"), name)
+
+    def restored(self, stored: int, name: str) -> int:
+        """A constant of a smaller type as float32, by one DEQUANTIZE for all its readers."""
+        shape = self.writer.tensors[stored].shape
+        key = (f"dequantized {stored}", shape, b"")
         if key not in self._constants:
-            made = self.tensor(f"{name};dequantized", array.shape, "float32")
-            self.op("DEQUANTIZE", [half], [made])
+            made = self.tensor(f"{name};dequantized", shape, "float32")
+            self.op("DEQUANTIZE", [stored], [made])
             self._constants[key] = made
         return self._constants[key]
 

@@ -57,5 +57,7 @@ def scheme(activation_dtype: IntegerType) -> Scheme:
         shared_scale_ops=_SHARED,
         joining_ops=frozenset({"Concat"}),
         fused_activations=frozenset({"Relu", "Clip"}),
+        split_heads=True,
+        stored_weight_ops=frozenset({"Gemm", "MatMul"}),
         fixed_outputs={"Sigmoid": Affine(scale, zero, activation_dtype)},
     )

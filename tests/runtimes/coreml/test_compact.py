@@ -91,7 +91,7 @@ def test_a_float_layer_has_integer_weights_unless_the_recipe_asks(tmp_path):
     exact = load_program(package(nets.qdq_bytes(asked), tmp_path / "asked", half=True))
     plan, made = nets.quantise(model, target=scheme(), kept_float={layer: "tuned"})
     assert plan.ops[layer].precision is Precision.FLOAT
-    assert layer in plan.int8_weights
+    assert layer in plan.stored_weights
     every = load_program(package(nets.qdq_bytes(made), tmp_path, half=True))
     convolutions = [operation for operation in every.operations if operation.kind == "conv"]
     assert {operation.arguments["weight"].name for operation in convolutions} == every.integer_weights

@@ -12,7 +12,7 @@ from onnx import helper, numpy_helper
 
 from edgeq.errors import ModelError
 from edgeq.quantize.insert import model_bytes
-from edgeq.quantize.recipe import Precision
+from edgeq.quantize.recipe import Precision, Rule
 from edgeq.runtimes.base import LowerOptions, SessionOptions
 from edgeq.runtimes.tflite.integer_part import integer_part
 from edgeq.runtimes.tflite.lower import convert, lower
@@ -353,3 +353,39 @@ def test_an_integer_model_cannot_have_a_float_layer_inside(tmp_path):
     with pytest.raises(ModelError, match=r"float layers between integer ones: depthwise"):
         lower(model_bytes(qdq), tmp_path, LowerOptions(integer_io=True))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture(scope="module")
+def classifier():
+    """QDQ model and file of a classifier whose last layer computes in float."""
+    _, qdq = quantise(normalised(NETS["classifier"]()), replace(PLAIN, float_heads=True), INT8)
+    data = model_bytes(qdq)
+    return data, convert(data, LowerOptions())
+
+
+def test_the_last_weights_of_a_classifier_are_int8_in_the_file(classifier):
+    _, tflite = classifier
+    reader = interpreter(tflite, xnnpack=False)
+    details = {entry["index"]: entry for entry in reader.get_tensor_details()}
+    (last,) = (entry for entry in reader._get_ops_details() if entry["op_name"] == "FULLY_CONNECTED")
+    assert all(details[int(index)]["dtype"] is np.float32 for index in (*last["inputs"], *last["outputs"]))
+    source = next(op for op in reader._get_ops_details() if last["inputs"][1] in op["outputs"])
+    stored = details[int(source["inputs"][0])]
+    assert (source["op_name"], stored["dtype"]) == ("DEQUANTIZE", np.int8)
+    assert stored["quantization_parameters"]["scales"].size == stored["shape"][0] > 1
+    assert delegates(tflite) == (1, [])
+
+
+@pytest.mark.parametrize("xnnpack", [True, False])
+def test_int8_weights_of_a_float_layer_are_those_of_the_simulation(classifier, xnnpack):
+    """The layer gets the same integers from both, so only its own float sums may differ."""
+    data, tflite = classifier
+    for image in images(3, seed=7):
+        found = run_tflite(tflite, image, xnnpack=xnnpack)["output0"]
+        assert snr_db(run(data, image)[0], found) > 30
+
+
+def test_a_rule_that_wants_float_keeps_float_weights():
+    rule = Rule("classifier", Precision.FLOAT)
+    _, qdq = quantise(normalised(NETS["classifier"]()), replace(PLAIN, float_heads=True, rules=(rule,)), INT8)
+    assert ops(convert(model_bytes(qdq), LowerOptions()))["DEQUANTIZE"] == 1

@@ -56,6 +56,12 @@ def weight_and_bias(
         )
         array = made.values
         grid = Grid(tuple(map(float, made.scale)), (0,) * made.scale.size, "int8", axis)
+    elif value.grid is not None and scale_factor == 1.0 and shape is None and value.grid.axis is not None:
+        # Stored in INT8, computed in float: the runtime restores it once, when the model is loaded.
+        kept = emit.constant(
+            value.array, operand.name, grid=replace(value.grid, axis=channel_axis), order=order
+        )
+        return emit.restored(kept, operand.name), _float_bias(emit, node, channels)
     else:
         real = np.transpose(_real(emit, node) * np.float32(scale_factor), order)
         real = real if shape is None else real.reshape(shape)
