@@ -85,6 +85,7 @@ def peak_memory(
     command += ["--threads", str(chosen.threads), "--runs", str(runs)]
     command += ["--default-float"] if chosen.default_float else []
     command += ["--no-xnnpack"] if chosen.xnnpack is False else []
+    command += ["--performance-hint", chosen.performance_hint] if chosen.performance_hint else []
     command += ["--shape", ",".join(str(size) for size in shape)] if shape is not None else []
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
@@ -146,11 +147,12 @@ def _main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--default-float", action="store_true")
     parser.add_argument("--no-xnnpack", action="store_true")
+    parser.add_argument("--performance-hint")
     parser.add_argument("--shape", help="sizes with commas between")
     given = parser.parse_args(arguments)
     shape = [int(size) for size in given.shape.split(",")] if given.shape else None
     xnnpack = False if given.no_xnnpack else None
-    options = SessionOptions(given.threads, given.default_float, xnnpack)
+    options = SessionOptions(given.threads, given.default_float, xnnpack, given.performance_hint)
     try:
         peak = _measure_here(given.artifact, given.factory, options=options, shape=shape, runs=given.runs)
     except EdgeqError as error:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["bench", "float_rivals"]
 
+_HINTS = ("latency", "throughput")
+
 
 @command
 def bench(
@@ -47,6 +49,14 @@ def bench(
         Path | None, typer.Option("--data", help="Real images for the whole path: data set or folder.")
     ] = None,
     split: Annotated[str, typer.Option("--split", help="Split of the data set.")] = "val",
+    hint: Annotated[
+        str | None,
+        typer.Option(
+            "--hint",
+            metavar="latency|throughput",
+            help="What OpenVINO compiles for; with throughput also inferences a second, several at once.",
+        ),
+    ] = None,
     per_layer: Annotated[
         bool, typer.Option("--per-layer", help="Also the time, precision and kernel of each layer.")
     ] = False,
@@ -85,9 +95,13 @@ def bench(
 
     console = Console(output)
     cores = _cores(affinity)
+    if hint not in (None, *_HINTS):
+        raise typer.BadParameter(f"{hint!r} is not {' or '.join(_HINTS)}", param_hint="--hint")
     if on is None and (rate is not None or soak is not None or cores):
         # The agent can do these; it runs on this machine as on any other.
         on = ["local"]
+    if on and hint is not None:
+        raise typer.BadParameter("a device's agent always asks for latency", param_hint="--hint")
     with (
         tempfile.TemporaryDirectory(prefix="edgeq-") as folder,
         open_subject(
@@ -105,7 +119,7 @@ def bench(
             else [_other(Path(against), console)]
         )
         samples = () if data is None else open_dataset(data, split=split, labels_required=False).samples
-        settings = BenchSettings(threads, duration if soak is None else soak, min_runs, memory)
+        settings = BenchSettings(threads, duration if soak is None else soak, min_runs, memory, hint)
         if on:
             wish = BenchWish(settings, cores, rate, soak is not None)
             return _on_devices(on, judged, rivals, wish, samples, console, save=save)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from edgeq.benchmark.loop import Contestant, LoopProgress, measure
 from edgeq.benchmark.memory import peak_memory_mb
 from edgeq.benchmark.stages import StageReport, measure_stages
 from edgeq.benchmark.telemetry import HealthRecord, Telemetry
+from edgeq.benchmark.throughput import Throughput, measure_throughput
 from edgeq.cli.console import Console
 from edgeq.cli.machine import machine_facts
 from edgeq.cli.subject import Specs, Subject
@@ -23,7 +24,7 @@ from edgeq.data.images import read_image
 from edgeq.data.preprocess import preprocess
 from edgeq.data.select import evenly
 from edgeq.errors import UnavailableError
-from edgeq.runtimes.base import AuditReport, Runtime, Session, SessionOptions
+from edgeq.runtimes.base import AuditReport, ConcurrentSession, Runtime, Session, SessionOptions
 from edgeq.types import Sample
 
 if TYPE_CHECKING:
@@ -58,6 +59,8 @@ class BenchSettings:
     duration_s: float
     min_runs: int = 64
     memory: bool = True
+    hint: str | None = None
+    """`SessionOptions.performance_hint`; with ``throughput`` that is measured too."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,8 @@ class Latency:
     remarks: tuple[str, ...]
     """What was not measured or is worth a word."""
     real_images: bool
+    throughput: Mapping[str, Throughput] = field(default_factory=dict)
+    """By contestant, where the sessions were opened for it."""
 
     def to_json(self) -> dict[str, Any]:
         """The report ``latency``."""
@@ -87,6 +92,7 @@ class Latency:
             "remarks": list(self.remarks),
             "stages": None if self.stages is None else self.stages.to_json(),
             "real_images": self.real_images,
+            "throughput": {name: found.to_json() for name, found in self.throughput.items()},
         }
 
     def tables(self) -> list[RenderableType]:
@@ -98,6 +104,12 @@ class Latency:
         cpu = [f"{entry.name} {entry.cpu.value:.2f}x" for entry in self.report.speedups]
         if cpu:
             parts.append(f"speed-up by CPU time: {', '.join(cpu)}")
+        if self.throughput:
+            found = [
+                f"{name} {value.per_second:.1f} ({value.in_flight} at once)"
+                for name, value in self.throughput.items()
+            ]
+            parts.append(f"inferences a second: {', '.join(found)}")
         if self.stages is not None:
             what = "real images" if self.real_images else "a synthetic image (real ones with --data)"
             parts.append(
@@ -130,14 +142,14 @@ def measure_latency(
 
     Raises:
         ModelError: a model does not load or run.
-        UnavailableError: a runtime is not here.
+        UnavailableError: a runtime is not here, or has no such hint.
     """
     judged = subject.judged_name(compared=bool(rivals))
     own = Rival(judged, subject.artifact, subject.runtime)
-    options = {r.name: SessionOptions(settings.threads, r.default_float) for r in (*rivals, own)}
     sessions: dict[str, Session] = {
-        r.name: r.runtime.open_session(r.artifact, options=options[r.name]) for r in (*rivals, own)
+        r.name: r.runtime.open_session(r.artifact, options=_options(settings, r)) for r in (*rivals, own)
     }
+    _check_hint(settings, sessions)
     specs = {r.name: fitted_specs(r.specs or subject.specs, sessions[r.name]) for r in (*rivals, own)}
     share = 1 - _STAGE_SHARE if subject.specs is not None else 1.0
     with console.progress() as progress, Telemetry() as telemetry:
@@ -148,6 +160,7 @@ def measure_latency(
             baseline=rivals[0].name if rivals else None,
             progress=lambda state: progress(*_stage(state)),
         )
+        throughput = _throughputs(sessions, specs, samples, settings)
         stages = None
         judged_specs = specs[judged]
         if judged_specs is not None:
@@ -167,7 +180,43 @@ def measure_latency(
         settings=settings,
         remarks=tuple(remarks),
         real_images=bool(samples),
+        throughput=throughput,
     )
+
+
+def _options(settings: BenchSettings, rival: Rival) -> SessionOptions:
+    return SessionOptions(
+        threads=settings.threads, default_float=rival.default_float, performance_hint=settings.hint
+    )
+
+
+def _check_hint(settings: BenchSettings, sessions: Mapping[str, Session]) -> None:
+    """Raise UnavailableError where a hint was given that a runtime does not know."""
+    deaf = [name for name, session in sessions.items() if "performance_hint" not in session.details]
+    if settings.hint is not None and deaf:
+        raise UnavailableError(
+            f"the runtime of {', '.join(deaf)} has no hint such as {settings.hint}",
+            fix="leave out --hint, or take a bundle for OpenVINO",
+        )
+
+
+def _throughputs(
+    sessions: Mapping[str, Session],
+    specs: Mapping[str, Specs | None],
+    samples: Sequence[Sample],
+    settings: BenchSettings,
+) -> dict[str, Throughput]:
+    """Inferences a second of each, one contestant after the other, each for its part of the loop's time."""
+    if settings.hint != "throughput":
+        return {}
+    duration_s = settings.duration_s * (1 - _STAGE_SHARE) / len(sessions)
+    return {
+        name: measure_throughput(
+            session, prepared_inputs(session, specs[name], samples), duration_s=duration_s
+        )
+        for name, session in sessions.items()
+        if isinstance(session, ConcurrentSession)
+    }
 
 
 def _stage(state: LoopProgress) -> tuple[str, int, int]:
@@ -213,7 +262,7 @@ def _with_facts(
     remarks: list[str] = []
     for entry in contestants:
         memory: float | None = None
-        options = SessionOptions(settings.threads, entry.default_float)
+        options = _options(settings, entry)
         if settings.memory:
             try:
                 memory = peak_memory_mb(entry.artifact, entry.runtime.session_factory, options=options)

@@ -94,6 +94,39 @@ def test_bench_a_plain_model_alone(bundle, edgeq):
     assert result.json["speedups"] == []
 
 
+def test_bench_takes_a_hint_only_where_the_runtime_has_one(bundle, edgeq):
+    result = edgeq("bench", bundle, "--duration", "100ms", "--hint", "throughput")
+    assert result.code == 4
+    assert "has no hint such as throughput" in result.err
+    assert edgeq("bench", bundle, "--hint", "speed").code == 2
+    assert edgeq("bench", bundle, "--hint", "latency", "--on", "local").code == 2
+
+
+def test_bench_for_throughput(tmp_path, made_bundle, edgeq):
+    pytest.importorskip("openvino")
+    source, data = float_model(made_bundle), made_bundle[1]
+    made = edgeq(
+        "quantize",
+        source,
+        "--target",
+        "intel-vnni",
+        "--calib",
+        data,
+        "-o",
+        tmp_path / "b",
+        "--no-cache",
+        "--skip-fit-check",
+    )
+    assert made.code == 0, made.err
+    report = edgeq(
+        "bench", tmp_path / "b", "--duration", "200ms", "--min-runs", 5, "--hint", "throughput", "--json"
+    ).json
+    assert report["settings"]["hint"] == "throughput"
+    assert {entry["details"]["performance_hint"] for entry in report["contestants"]} == {"throughput"}
+    assert report["throughput"].keys() == {entry["name"] for entry in report["contestants"]}
+    assert all(found["inferences_per_s"] > 0 for found in report["throughput"].values())
+
+
 def test_bench_against_another(bundle, made_bundle, edgeq):
     arguments = ("--duration", "100ms", "--min-runs", 5, "--no-memory", "--no-save", "--json")
     result = edgeq("bench", bundle, "--against", float_model(made_bundle), *arguments)
