@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,9 @@ __all__ = [
     "head_nodes",
     "is_depthwise",
     "is_layer",
+    "multiplication_shares",
     "node_name",
+    "position_count",
     "silu_of",
     "tail_nodes",
     "users",
@@ -87,6 +89,23 @@ def weight_axis(node: ir.Node) -> int:
     if node.op_type == "Gemm" and not node.attributes.get_int("transB", 0):
         return 1
     return 1 if node.op_type == "MatMul" else 0
+
+
+def position_count(node: ir.Node) -> int:
+    """Height times width of what a node makes; 1 where it has neither, or they are not known."""
+    shape = node.outputs[0].shape
+    sides = [] if shape is None else list(shape)[2:]
+    return int(np.prod([side if isinstance(side, int) else 1 for side in sides]))
+
+
+def multiplication_shares(layers: Mapping[str, ir.Node]) -> dict[str, float]:
+    """Share of these layers' multiplications that each of them has."""
+    counts: dict[str, float] = {}
+    for name, node in layers.items():
+        weight = constant_array(node.inputs[1])
+        counts[name] = float((0 if weight is None else weight.size) * position_count(node))
+    total = sum(counts.values()) or 1.0
+    return {name: count / total for name, count in counts.items()}
 
 
 def silu_of(node: ir.Node) -> tuple[ir.Node, ir.Value] | None:

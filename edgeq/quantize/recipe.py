@@ -15,7 +15,7 @@
     [passes]
     depthwise_equalization = false # left out: as the target needs
     bias_correction = true
-    weight_compensation = false    # prediction layers in INT8: rounding errors that cancel
+    weight_compensation = true     # prediction layers in INT8: rounding errors cancel where objects are
 
     [tail]
     float_heads = true             # prediction convolutions in float; the decode behind them always is
@@ -105,7 +105,7 @@ class Recipe:
     depthwise_equalization: bool | None = None
     """None: as the runtime's scheme says."""
     bias_correction: bool = True
-    weight_compensation: bool = False
+    weight_compensation: bool = True
     float_heads: bool = True
     max_predicted_drop: float | None = 0.2
     """Points; None: no block is kept in float for accuracy's sake."""
@@ -157,7 +157,7 @@ class _Weights(_Section):
 class _Passes(_Section):
     depthwise_equalization: bool | None = None
     bias_correction: bool = True
-    weight_compensation: bool = False
+    weight_compensation: bool = True
 
 
 class _Tail(_Section):

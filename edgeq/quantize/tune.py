@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import onnx_ir as ir
 
-from edgeq.quantize.graph import constant_array, head_nodes, is_layer, node_name, tail_nodes
+from edgeq.quantize.graph import head_nodes, is_layer, multiplication_shares, node_name, tail_nodes
 from edgeq.quantize.insert import insert_qdq, model_bytes
 from edgeq.quantize.plan import Plan
 from edgeq.quantize.precision import block_of
@@ -95,7 +94,7 @@ def tune(
     limit = recipe.max_predicted_drop
     if attempts.add(_Kept({}, (), 0.0)) <= (limit or 0.0) or predictor is None or limit is None:
         return attempts.best()
-    room = _Room(_multiplications(layers), recipe.max_float_share, max_layers)
+    room = _Room(multiplication_shares(layers), recipe.max_float_share, max_layers)
     groups = _candidate_groups(model, layers, make_plan({}, {}), attempts.own_errors)
     ranked: list[_Group] = []
     judge, complete, met = harm(), False, False
@@ -300,17 +299,3 @@ def _producing_layers(node: ir.Node) -> list[ir.Node]:
             return []
         producer = next((p for p in sources if p is not None and is_layer(p)), next(iter(sources), None))
     return [] if producer is None else [producer]
-
-
-def _multiplications(layers: Mapping[str, ir.Node]) -> dict[str, float]:
-    """Share of the model's multiplications in each layer."""
-    counts: dict[str, float] = {}
-    for name, node in layers.items():
-        weight = constant_array(node.inputs[1])
-        shape = node.outputs[0].shape
-        positions = 1
-        if shape is not None and len(shape) > 2:
-            positions = int(np.prod([dim if isinstance(dim, int) else 1 for dim in list(shape)[2:]]))
-        counts[name] = float((0 if weight is None else weight.size) * positions)
-    total = sum(counts.values()) or 1.0
-    return {name: count / total for name, count in counts.items()}
