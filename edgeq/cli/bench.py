@@ -83,6 +83,7 @@ def bench(
     from edgeq.cli.layers import layer_times, layers_json, layers_table
     from edgeq.cli.subject import open_subject
     from edgeq.data.dataset import open_dataset
+    from edgeq.errors import InputError
 
     console = Console(output)
     cores = _cores(affinity)
@@ -108,6 +109,8 @@ def bench(
         )
         samples = () if data is None else open_dataset(data, split=split, labels_required=False).samples
         settings = BenchSettings(threads, duration if soak is None else soak, min_runs, memory)
+        if on and judged.options.performance_hint == "throughput":
+            raise InputError("a device's agent measures latency alone", fix="leave out hint=throughput")
         if on:
             wish = BenchWish(settings, cores, rate, soak is not None, per_layer)
             return _on_devices(on, judged, rivals, wish, samples, console, save=save)

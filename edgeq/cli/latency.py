@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from edgeq.benchmark.loop import Contestant, LoopProgress, measure
 from edgeq.benchmark.memory import peak_memory_mb
 from edgeq.benchmark.stages import StageReport, measure_stages
 from edgeq.benchmark.telemetry import HealthRecord, Telemetry
+from edgeq.benchmark.throughput import Throughput, measure_throughput
 from edgeq.cli.console import Console
 from edgeq.cli.machine import machine_facts
 from edgeq.cli.subject import Specs, Subject
@@ -23,7 +24,7 @@ from edgeq.data.images import read_image
 from edgeq.data.preprocess import preprocess
 from edgeq.data.select import evenly
 from edgeq.errors import UnavailableError
-from edgeq.runtimes.base import AuditReport, Runtime, Session, SessionOptions
+from edgeq.runtimes.base import AuditReport, ConcurrentSession, Runtime, Session, SessionOptions
 from edgeq.types import Sample
 
 if TYPE_CHECKING:
@@ -74,6 +75,8 @@ class Latency:
     remarks: tuple[str, ...]
     """What was not measured or is worth a word."""
     real_images: bool
+    throughput: Mapping[str, Throughput] = field(default_factory=dict)
+    """By contestant, where the sessions were opened for it."""
 
     def to_json(self) -> dict[str, Any]:
         """The report ``latency``."""
@@ -87,6 +90,7 @@ class Latency:
             "remarks": list(self.remarks),
             "stages": None if self.stages is None else self.stages.to_json(),
             "real_images": self.real_images,
+            "throughput": {name: found.to_json() for name, found in self.throughput.items()},
         }
 
     def tables(self) -> list[RenderableType]:
@@ -98,6 +102,12 @@ class Latency:
         cpu = [f"{entry.name} {entry.cpu.value:.2f}x" for entry in self.report.speedups]
         if cpu:
             parts.append(f"speed-up by CPU time: {', '.join(cpu)}")
+        if self.throughput:
+            found = [
+                f"{name} {value.per_second:.1f} ({value.in_flight} at once)"
+                for name, value in self.throughput.items()
+            ]
+            parts.append(f"inferences a second: {', '.join(found)}")
         if self.stages is not None:
             what = "real images" if self.real_images else "a synthetic image (real ones with --data)"
             parts.append(
@@ -148,6 +158,9 @@ def measure_latency(
             baseline=rivals[0].name if rivals else None,
             progress=lambda state: progress(*_stage(state)),
         )
+        throughput = {}
+        if subject.options.performance_hint == "throughput":
+            throughput = _throughputs(sessions, specs, samples, settings.duration_s * share)
         stages = None
         judged_specs = specs[judged]
         if judged_specs is not None:
@@ -167,7 +180,25 @@ def measure_latency(
         settings=settings,
         remarks=tuple(remarks),
         real_images=bool(samples),
+        throughput=throughput,
     )
+
+
+def _throughputs(
+    sessions: Mapping[str, Session],
+    specs: Mapping[str, Specs | None],
+    samples: Sequence[Sample],
+    duration_s: float,
+) -> dict[str, Throughput]:
+    """Inferences a second of each, one contestant after the other, each for its part of the time."""
+    duration_s /= len(sessions)
+    return {
+        name: measure_throughput(
+            session, prepared_inputs(session, specs[name], samples), duration_s=duration_s
+        )
+        for name, session in sessions.items()
+        if isinstance(session, ConcurrentSession)
+    }
 
 
 def _stage(state: LoopProgress) -> tuple[str, int, int]:

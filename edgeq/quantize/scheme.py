@@ -64,6 +64,8 @@ class Scheme:
     """So many prediction layers or fewer stay in float even where INT8 ones could give float."""
     few_float_head_ops: frozenset[str] | None = None
     """Of these ops only; None: of any."""
+    few_float_head_share: float = 1.0
+    """Of those few only the cheapest, up to this share of all multiplications."""
     split_heads: bool = False
     """Split prediction layers whose outputs are sliced apart: a tensor has one grid, and slices copy."""
     stored_weight_ops: frozenset[str] = frozenset()

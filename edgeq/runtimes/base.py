@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Artifact",
     "AuditReport",
+    "ConcurrentSession",
     "IntegerPart",
     "LayerAudit",
     "LayerPrecision",
@@ -51,6 +52,8 @@ class SessionOptions:
     """Run a float model in the runtime's own default precision rather than forced float32."""
     xnnpack: bool | None = None
     """TFLite: run through XNNPACK, or on TFLite's own kernels alone; None: its default, which is XNNPACK."""
+    performance_hint: str | None = None
+    """OpenVINO: ``latency``, or ``throughput`` for several inferences at once; None: latency."""
     compute_capability: str | None = None
     """Of the NVIDIA GPU that a model is checked for on a machine without one: ``8.7``."""
     dla_core: int | None = None
@@ -163,6 +166,24 @@ class ProfiledSession(Protocol):
         Args:
             tensor: as for ``infer``.
             runs: inferences that the times are the median of, after one that does not count.
+        """
+        ...
+
+
+@runtime_checkable
+class ConcurrentSession(Protocol):
+    """A session that runs several inferences at once; a `Session` need not be one."""
+
+    @property
+    def in_flight(self) -> int:
+        """With so many at once it is busiest, as it was opened."""
+        ...
+
+    def infer_all(self, tensors: Iterable[npt.NDArray[Any]]) -> None:
+        """Infer from all of them, so many at once; the outputs are dropped.
+
+        Raises:
+            ModelError: as ``infer``.
         """
         ...
 

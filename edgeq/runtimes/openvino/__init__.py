@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         AuditReport,
         LowerOptions,
         ProbeReport,
+        RuntimeOption,
         Session,
         SessionOptions,
     )
@@ -33,6 +34,18 @@ class OpenVino:
     artifact_suffixes: tuple[str, ...] = (".xml",)
     integer_io: bool = False
     session_factory: str = "edgeq.runtimes.openvino.session:open_session"
+
+    @property
+    def options(self) -> tuple[RuntimeOption, ...]:
+        """What a user may set."""
+        from edgeq.runtimes.base import RuntimeOption
+
+        return (
+            RuntimeOption(
+                "hint", "performance_hint", ("latency", "throughput"),
+                "throughput: several inferences at once, and bench tells how many a second; else latency",
+            ),
+        )  # fmt: skip
 
     @property
     def precisions(self) -> tuple[ModelPrecision, ...]:
