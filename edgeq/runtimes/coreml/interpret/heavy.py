@@ -105,6 +105,9 @@ def _output_padding(arguments: Mapping[str, Any], wanted: list[int]) -> list[int
 
 
 def _linear(arguments: Mapping[str, Any]) -> Prepared:
+    if np.ndim(arguments["x"]) == 2:
+        values = {key: arguments[key] for key in ("x", "weight", "bias") if arguments.get(key) is not None}
+        return _session("Gemm", values, {"weight", "bias"}, {"transB": 1})
     weight, bias = np.asarray(arguments["weight"], np.float32), arguments.get("bias")
 
     def call(given: Mapping[str, Any]) -> Array:
