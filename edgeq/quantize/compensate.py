@@ -183,7 +183,7 @@ def _weighted_moments(
     inputs = {name: node.inputs[0].name or "" for name, node in layers.items() if node.inputs[0] is not None}
     scored = has_rows(head)
     session, input_name, names = session_with_outputs(
-        model, [*inputs.values(), *([head.output] if scored else [])]
+        model, [*inputs.values(), *([head.output] if scored else [])], blocked=True
     )
 
     def moments(image: Float32Array) -> dict[str, _Moments]:
@@ -192,20 +192,24 @@ def _weighted_moments(
         if scored:
             best = decode_rows({head.output: values[head.output]}, head=head, spec=spec)[1].max(axis=1)
             scores = best_by_level(best, levels)
-        return {layer: _moments(values[name], scores) for layer, name in inputs.items()}
+        return {name: _moments(values[name], scores) for name in dict.fromkeys(inputs.values())}
 
     sums: dict[str, _Moments] = {}
     for made in in_parallel(moments, images):
         sums = {name: sums[name] + value if name in sums else value for name, value in made.items()}
-    return sums
+    return {layer: sums[name] for layer, name in inputs.items()}
 
 
 def _moments(values: Float32Array, scores: Mapping[int, Float32Array]) -> _Moments:
     """Of (1, channels, height, width) with the scores of its level; none: all positions count the same."""
-    x = values.reshape(values.shape[1], -1).astype(np.float64)
+    x = values.reshape(values.shape[1], -1)
     found = scores.get(x.shape[1])
-    weights = np.ones(x.shape[1]) if found is None else found.astype(np.float64) + _BACKGROUND
-    return _Moments(float(weights.sum()), x @ weights, (x * weights) @ x.T)
+    weights = np.ones(x.shape[1], np.float32) if found is None else found + np.float32(_BACKGROUND)
+    weighted = x * weights
+    # Sums of one image in float32, those over images in float64. Not ``@``: the threads of BLAS, called from
+    # several threads that infer, wait for each other at full load; that took ten times as long.
+    second = np.einsum("ip,jp->ij", weighted, x).astype(np.float64)
+    return _Moments(float(weights.sum(dtype=np.float64)), weighted.sum(axis=1, dtype=np.float64), second)
 
 
 def best_by_level(best: Float32Array, levels: Sequence[int]) -> dict[int, Float32Array]:
