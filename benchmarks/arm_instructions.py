@@ -26,12 +26,12 @@ from edgeq import api
 from edgeq.bundle.read import Bundle
 from edgeq.data.stream import iter_tensors
 from edgeq.errors import EdgeqError
+from edgeq.runtimes.tflite.integer_part import integer_part
 from edgeq.types import Layout
 from tools.arm.cache import Environment, require
 from tools.arm.cpu import CPUS
 from tools.arm.install_size import install_size
 from tools.arm.instructions import qemu_version
-from tools.arm.integer_ends import expose_integer_ends
 from tools.arm.models import count_model, run_model
 from tools.arm.user_mode import ArmProgramError, check_user_mode
 
@@ -161,13 +161,14 @@ def _inputs(bundle: Bundle, labels: Path, *, count: int) -> npt.NDArray[Any]:
 def _identical(int8: Path, inputs: npt.NDArray[Any], *, cpu: str) -> bool:
     """Whether all integers that leave the INT8 part are the host's."""
     with tempfile.TemporaryDirectory(prefix="edgeq-arm-ends-") as name:
-        ends = Path(name, "ends.tflite")
-        ends.write_bytes(expose_integer_ends(int8.read_bytes()))
-        here, there = run_model(ends, inputs, cpu=None), run_model(ends, inputs, cpu=cpu)
+        part = integer_part(int8, Path(name))
+        if part is None:
+            raise FailedError(f"{int8} computes nothing in INT8")
+        here, there = (run_model(part.path, inputs, cpu=kind) for kind in (None, cpu))
     return all(
         np.array_equal(ours[key], theirs[key])
         for ours, theirs in zip(here.outputs, there.outputs, strict=True)
-        for key in ours
+        for key in part.ends
     )
 
 

@@ -1,7 +1,8 @@
 """Judges one Core ML bundle on a machine without Core ML; the last line that it prints is JSON.
 
-Op by op, each operation of the saved program fed with the QDQ model's own tensors; then the metric of the
-interpreted program (not Core ML) against the simulation, the QDQ model in ONNX Runtime, on the same images.
+Op by op, each operation of the saved program fed with the QDQ model's own tensors; then whole programs,
+interpreted (not Core ML), against the simulation in ONNX Runtime: the outputs' bits in float32, and in
+float16, as the package is, the metric on the same images.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import json
 import tempfile
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from edgeq.bundle.read import open_bundle
 from edgeq.data.dataset import open_dataset
@@ -22,8 +25,11 @@ from edgeq.runtimes.base import SessionOptions
 from edgeq.runtimes.coreml.agreement import compare_ops
 from edgeq.runtimes.coreml.lower import write_package
 from edgeq.runtimes.coreml.session import INTERPRETED, open_interpreted
+from edgeq.runtimes.coreml.simulate import half_simulation
 from edgeq.runtimes.coreml.source import read_source
 from edgeq.types import PostProcess
+
+_SAME_BITS_IMAGES = 2
 
 
 def main() -> None:
@@ -40,12 +46,12 @@ def main() -> None:
         open_dataset(given.labels, split="val", class_names=manifest.head.class_names), given.images
     )
     model = qdq.read_bytes()
-    _, tensor, _ = next(iter_tensors(data.samples[:1], manifest.input))
+    tensors = [tensor for _, tensor, _ in iter_tensors(data.samples[:_SAME_BITS_IMAGES], manifest.input)]
     found: dict[str, Any] = {"image_count": len(data.samples), "executed_by": INTERPRETED}
     with tempfile.TemporaryDirectory() as folder:
         for half in (False, True):
             key = "float16" if half else "float32"
-            agreement = compare_ops(model, Path(folder) / f"{key}.mlpackage", tensor, half=half)
+            agreement = compare_ops(model, Path(folder) / f"{key}.mlpackage", tensors[0], half=half)
             found[key] = {
                 "quantize_count": agreement.counts["quantize"],
                 "quantised_value_count": agreement.quantised_count,
@@ -53,7 +59,6 @@ def main() -> None:
                 "worst_product_error": agreement.worst(products=True),
                 "worst_other_error": agreement.worst(products=False),
             }
-        full = Path(folder) / "float32.mlpackage"
         plain = write_package(
             read_source((given.bundle / "reference" / "float.onnx").read_bytes()),
             Path(folder) / "plain.mlpackage",
@@ -63,12 +68,22 @@ def main() -> None:
         post = manifest.postprocess or PostProcess()
         settings = {"spec": manifest.input, "head": manifest.head, "post": post, "workers": 1}
         options = SessionOptions()
-        simulated = evaluate(load_runtime("onnxruntime").open_session(qdq, options=options), data, **settings)
-        for key, path in (("float32", full), ("float16", bundle.artifact_path)):
-            interpreted = evaluate(open_interpreted(path, options), data, **settings)
-            difference = compare(simulated, interpreted)
-            found[key]["below_simulation_points"] = difference.drop_points
-            found[key]["below_simulation_interval_points"] = list(difference.drop_interval_points)
+        onnxruntime, stored = load_runtime("onnxruntime"), Path(folder) / "simulated.onnx"
+        stored.write_bytes(half_simulation(model))
+        simulation = onnxruntime.open_session(qdq, options=options)
+        exact = open_interpreted(Path(folder) / "float32.mlpackage", options)
+        found["float32"]["largest_output_difference"] = max(
+            float(np.abs(value - simulation.infer(tensor)[name]).max())
+            for tensor in tensors
+            for name, value in exact.infer(tensor).items()
+        )
+        simulated = evaluate(onnxruntime.open_session(stored, options=options), data, **settings)
+        plain = evaluate(simulation, data, **settings)
+        found["float32"]["above_float16_points"] = compare(plain, simulated).drop_points
+        interpreted = evaluate(open_interpreted(bundle.artifact_path, options), data, **settings)
+        difference = compare(simulated, interpreted)
+        found["float16"]["below_simulation_points"] = difference.drop_points
+        found["float16"]["below_simulation_interval_points"] = list(difference.drop_interval_points)
     print(json.dumps(found))
 
 

@@ -62,9 +62,9 @@ def _line(row: dict[str, Any]) -> str:
         f"{row['name']:22} {row['int8_conv_count']}/{row['conv_count']} conv in INT8, simulated drop "
         f"{row['drop_points']:.2f}; {package['size_mb']:.2f} MB ({share:.2f} of a quarter of float32); "
         f"flips {full['flip_count']} and {half['flip_count']} (float16) of {full['quantised_value_count']}, "
-        f"products {full['worst_product_error']:.1e}; below the simulation by "
-        f"{full['below_simulation_points']:.2f} and {half['below_simulation_points']:.2f} points on "
-        f"{package['image_count']} images"
+        f"products {full['worst_product_error']:.1e}; outputs in float32 off by "
+        f"{full['largest_output_difference']:.1e}; float16 below the simulation by "
+        f"{half['below_simulation_points']:.2f} points on {package['image_count']} images"
     )
 
 

@@ -1,4 +1,4 @@
-"""NNCF as one process of a benchmark: float model and calibration images of an edgeq bundle to INT8 IR.
+"""NNCF as one process of a benchmark: float model and the calibration images of an edgeq bundle to INT8 IR.
 
 Prints one line of JSON. Needs edgeq, openvino and nncf in this interpreter's environment.
 """
@@ -26,6 +26,7 @@ RECIPES = ("ptq", "accuracy-control", "ultralytics")
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--bundle", type=Path, required=True)
+    parser.add_argument("--model", type=Path, required=True, help="float ONNX file, as edgeq got it")
     parser.add_argument(
         "--calib", type=Path, required=True, help="data set that the bundle was calibrated on"
     )
@@ -37,7 +38,7 @@ def main() -> int:
     bundle = api.open_bundle(given.bundle)
     samples = calibration_samples(bundle, given.calib)
     spec = bundle.manifest.input
-    model = ov.convert_model(str(bundle.reference_path))
+    model = ov.convert_model(str(given.model))
     # Lazily, as its documentation does: the tensors of all images need not be in memory at once.
     images = nncf.Dataset(samples, lambda sample: preprocess(read_image(sample.path), spec)[0])
     names = {op.get_friendly_name() for op in model.get_ops()}
@@ -66,7 +67,7 @@ def main() -> int:
     print(
         json.dumps(
             {"nncf": nncf.__version__, "openvino": ov.__version__, "quantize_s": round(seconds, 2),
-             "images": len(samples)}
+             "images": len(samples), "ignored_count": len(settings["ignored_scope"].names)}
         )
     )  # fmt: skip
     return 0

@@ -1,5 +1,9 @@
 """edgeq against NNCF on OpenVINO: accuracy, speed and cost, same images, same evaluation, one run.
 
+Both get the same ONNX file, exported before the clocks start, and neither evaluates while its clock runs
+(accuracy control apart, which has to). They quantise in turns, forwards and backwards; each one's cost is
+that of its fastest round, with the others kept beside it.
+
 One row per model; rows that the result file holds already are kept unless --again is given.
 """
 
@@ -7,6 +11,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,7 +45,7 @@ MODELS = {
         "models/efficientnet_lite0_imagenet_fp32_224.onnx",
         common.IMAGENET,
         common.IMAGENET,
-        ("--calib-images", "64", "--preset", "tf-lite", "--eval", "{data}/" + common.IMAGENET),
+        ("--calib-images", "64", "--preset", "tf-lite"),
         ultralytics=False,
     ),
 }
@@ -54,7 +59,10 @@ def main() -> int:
     )
     parser.add_argument("--duration", type=float, default=20.0, help="of each model's timing, seconds")
     parser.add_argument(
-        "--accuracy-control", default="yolox-nano-416", metavar="MODELS",
+        "--rounds", type=int, default=2, help="of quantising with each, accuracy control once"
+    )
+    parser.add_argument(
+        "--accuracy-control", default="yolox-nano-416,yolov5n-416", metavar="MODELS",
         help="models for NNCF's accuracy control too, which takes minutes each; 'none': no model",
     )  # fmt: skip
     parser.add_argument(
@@ -69,25 +77,20 @@ def _row(name: str, given: Any) -> dict[str, Any]:
     """Quantise with each, then score and time all side by side."""
     model, start = MODELS[name], common.conditions()
     source, calib, labels = (given.data / part for part in (model.source, model.calib, model.labels))
-    flags = [flag.format(data=given.data) for flag in model.quantize_flags]
+    flags = list(model.quantize_flags)
     if given.quick and "--calib-images" not in flags:
         flags += ["--calib-images", str(_QUICK_CALIBRATION)]
-    with tempfile.TemporaryDirectory() as folder:
-        bundle = Path(folder) / "bundle"
-        made = common.edgeq("quantize", source, "--target", TARGET, "--calib", calib, "-o", bundle, *flags)
+    with tempfile.TemporaryDirectory() as name_:
+        folder = Path(name_)
+        if source.suffix == ".pt":
+            exported = common.run([sys.executable, HERE / "export_onnx.py", source, folder])
+            source = Path(exported.last_line()["onnx"])
+        recipes = _recipes(name, model, given)
+        contest = _Contest(source, calib, folder, tuple(flags), given.python)
+        costs = _in_turns(["edgeq", *recipes], contest.cost, rounds=1 if given.quick else given.rounds)
+        bundle = contest.bundle(0)
         report = common.report(bundle, "quantization")
-        costs: dict[str, Any] = {"edgeq": {**made.cost(), "timings_s": report["timings_s"]}}
-        models = []
-        for recipe in _recipes(name, model, given):
-            out = Path(folder) / f"{recipe}.xml"
-            finished = common.run(
-                [given.python, HERE / "nncf_quantizer.py", "--bundle", bundle, "--calib", calib,
-                 "--recipe", recipe, "--out", out],
-                environment={"CI": "true"},
-            )  # fmt: skip
-            shown = "nncf" if recipe == "ptq" else f"nncf {recipe}"
-            costs[shown] = {**finished.cost(), **finished.last_line()}
-            models.append(f"{shown}={out}")
+        models = [f"{_shown(recipe)}={contest.model(recipe, 0)}" for recipe in recipes]
         limit = ["--images", str(_QUICK_IMAGES)] if given.quick else []
         judged = common.run(
             [sys.executable, HERE / "openvino_judge.py", "--bundle", bundle, "--calib", calib,
@@ -96,7 +99,7 @@ def _row(name: str, given: Any) -> dict[str, Any]:
         ).last_line()  # fmt: skip
     return {
         "name": name,
-        "source": source.name,
+        "source": Path(model.source).name,
         "quick": given.quick,
         **start,
         **judged,
@@ -105,6 +108,65 @@ def _row(name: str, given: Any) -> dict[str, Any]:
         "predicted_drop_points": report["predicted_drop_points"],
         "tuning": report["tuning"],
     }
+
+
+@dataclass(frozen=True)
+class _Contest:
+    """One model quantised by each, on the same images; the models of round 0 are the ones that are judged."""
+
+    source: Path
+    calib: Path
+    folder: Path
+    flags: tuple[str, ...]
+    python: Path
+
+    def bundle(self, number: int) -> Path:
+        """What edgeq makes in a round."""
+        return self.folder / f"bundle-{number}"
+
+    def model(self, recipe: str, number: int) -> Path:
+        """What NNCF makes in a round."""
+        return self.folder / f"{recipe}-{number}.xml"
+
+    def cost(self, contestant: str, number: int) -> dict[str, Any]:
+        """Quantise; what that cost."""
+        if contestant == "edgeq":
+            out = self.bundle(number)
+            made = common.edgeq(
+                "quantize", self.source, "--target", TARGET, "--calib", self.calib, "-o", out, *self.flags
+            )
+            return {**made.cost(), "timings_s": common.report(out, "quantization")["timings_s"]}
+        finished = common.run(
+            [self.python, HERE / "nncf_quantizer.py", "--bundle", self.bundle(0), "--model", self.source,
+             "--calib", self.calib, "--recipe", contestant, "--out", self.model(contestant, number)],
+            environment={"CI": "true"},
+        )  # fmt: skip
+        return {**finished.cost(), **finished.last_line()}
+
+
+def _in_turns(
+    contestants: list[str], cost_of: Callable[[str, int], dict[str, Any]], *, rounds: int
+) -> dict[str, Any]:
+    """Cost of each: its fastest round, the wall times of all of them beside it.
+
+    edgeq's first round comes first, for NNCF's processes read the calibration images from its bundle.
+    """
+    found: dict[str, list[dict[str, Any]]] = {contestant: [] for contestant in contestants}
+    for number in range(rounds):
+        for contestant in contestants if number % 2 == 0 else reversed(contestants):
+            if number == 0 or contestant != "accuracy-control":
+                found[contestant].append(cost_of(contestant, number))
+    return {
+        _shown(contestant): {
+            **min(costs, key=lambda cost: float(cost["wall_s"])),
+            "rounds_wall_s": [cost["wall_s"] for cost in costs],
+        }
+        for contestant, costs in found.items()
+    }
+
+
+def _shown(contestant: str) -> str:
+    return {"edgeq": "edgeq", "ptq": "nncf"}.get(contestant, f"nncf {contestant}")
 
 
 def _recipes(name: str, model: Model, given: Any) -> list[str]:

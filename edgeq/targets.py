@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgeq.errors import InputError, RecipeError
 from edgeq.gate import Budget
@@ -112,20 +112,6 @@ class _WheelsFile(_Strict):
     python: Annotated[tuple[_Python, ...], Field(min_length=1, max_length=8)]
 
 
-class _BudgetFile(_Strict):
-    max_map_drop: float | None = None
-    max_top1_drop: float | None = None
-    min_map: float | None = None
-    max_p50_ms: float | None = None
-    max_p90_ms: float | None = None
-    max_p95_ms: float | None = None
-    max_p99_ms: float | None = None
-    max_size_mb: float | None = None
-    max_memory_mb: float | None = None
-    min_speedup: float | None = None
-    refuse_throttled: bool = False
-
-
 class _TargetFile(_Strict):
     """The TOML file, field by field."""
 
@@ -140,21 +126,12 @@ class _TargetFile(_Strict):
     compute_capability: Annotated[str, Field(pattern=r"^[1-9][0-9]?\.[0-9]$")] | None = None
     weight_bits: Literal[7, 8] = 8
     cpu_features: tuple[_FeatureFile, ...] = ()
-    budget: _BudgetFile = _BudgetFile()
+    budget: Budget = Budget()
     notes: tuple[_NoteFile, ...] = ()
     cores: Annotated[int, Field(ge=1, le=1024)] | None = None
     memory_mb: Annotated[int, Field(ge=1, le=1 << 24)] | None = None
     system: _Text | None = None
     wheels: _WheelsFile | None = None
-
-    @field_validator("budget")
-    @classmethod
-    def _sane_limits(cls, value: _BudgetFile) -> _BudgetFile:
-        try:
-            Budget(**value.model_dump())
-        except InputError as error:
-            raise ValueError(error.message) from error
-        return value
 
 
 def list_targets() -> tuple[Target, ...]:
@@ -213,6 +190,8 @@ def _read(path: Path) -> Target:
         parsed = _TargetFile.model_validate(data)
     except ValidationError as error:
         raise RecipeError(f"target {path}: {_first_problem(error)}") from error
+    except InputError as error:
+        raise RecipeError(f"target {path}: budget: {error.message}") from error
     return _to_target(parsed, path)
 
 
@@ -228,7 +207,7 @@ def _to_target(parsed: _TargetFile, path: Path) -> Target:
         compute_capability=parsed.compute_capability,
         weight_bits=parsed.weight_bits,
         cpu_features=tuple(CpuFeature(entry.any_of, entry.why) for entry in parsed.cpu_features),
-        budget=Budget(**parsed.budget.model_dump()),
+        budget=parsed.budget,
         notes=tuple(Note(entry.text, entry.source) for entry in parsed.notes),
         cores=parsed.cores,
         memory_mb=parsed.memory_mb,
@@ -238,6 +217,8 @@ def _to_target(parsed: _TargetFile, path: Path) -> Target:
     )
 
 
+# What pydantic calls it in a model and in a dataclass.
+_UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")
 _KNOWN_KEYS = {
     (): ["schema", *(entry.name for entry in fields(Target) if entry.name != "origin")],
     ("budget",): [entry.name for entry in fields(Budget)],
@@ -250,9 +231,9 @@ _KNOWN_KEYS = {
 def _first_problem(error: ValidationError) -> str:
     """The first complaint in one line; an unknown key with the nearest known ones."""
     # An unknown key first: a missing one is often the same key, misspelt.
-    problem: Any = min(error.errors(), key=lambda entry: entry["type"] != "extra_forbidden")
+    problem: Any = min(error.errors(), key=lambda entry: entry["type"] not in _UNKNOWN_KEY)
     where = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] != "extra_forbidden":
+    if problem["type"] not in _UNKNOWN_KEY:
         return f"{where}: {problem['msg']}"
     parents = tuple(part for part in problem["loc"][:-1] if isinstance(part, str))
     known = _KNOWN_KEYS.get(parents, [])

@@ -5,8 +5,8 @@ OpenCV or Pillow is imported only where an image is read or resized.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,19 +15,12 @@ from edgeq.benchmark.stages import Stage
 from edgeq.runtimes.base import Session
 from edgeq.types import HeadSpec, InputSpec, PostProcess, Task, UInt8Array
 
-__all__ = ["DEPLOYED", "evenly", "frame_stages", "noise_input", "synthetic_image"]
+__all__ = ["DEPLOYED", "frame_stages", "noise_input", "synthetic_image"]
 
 _SYNTHETIC_PX = (480, 640)
 _PATCH_PX = 20
 DEPLOYED = PostProcess(confidence=0.25, multi_label=False, max_detections=100)
 """What a program on a device uses; the metric's 0.001 lets thousands of boxes into NMS."""
-_Entry = TypeVar("_Entry")
-
-
-def evenly(entries: Sequence[_Entry], limit: int) -> list[_Entry]:
-    """At most ``limit`` of them, evenly spread."""
-    count = min(limit, len(entries))
-    return [entries[index * len(entries) // count] for index in range(count)]
 
 
 def synthetic_image() -> UInt8Array:
@@ -65,7 +58,7 @@ def frame_stages(
         return decode_detections(outputs, head=head, spec=spec, geometry=geometry, post=DEPLOYED)
 
     stages = [
-        Stage("pre-process", lambda image: preprocess(image, spec)),
+        Stage("pre-process", lambda image: preprocess(image, spec, native=True)),
         Stage("inference", lambda made: (session.infer(made[0]), made[1])),
         Stage("post-process", post_process),
     ]

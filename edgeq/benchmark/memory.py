@@ -25,6 +25,7 @@ import numpy.typing as npt
 from edgeq.benchmark.machine import Machine
 from edgeq.errors import EdgeqError, UnavailableError
 from edgeq.runtimes.base import Session, SessionOptions
+from edgeq.runtimes.options import options_from_json, options_json
 from edgeq.types import TensorInfo
 
 __all__ = ["PeakMemory", "SessionFactory", "peak_memory", "peak_memory_mb"]
@@ -82,9 +83,7 @@ def peak_memory(
     """
     chosen = options or SessionOptions()
     command = [python, "-m", "edgeq.benchmark.memory", str(artifact.absolute()), "--factory", factory]
-    command += ["--threads", str(chosen.threads), "--runs", str(runs)]
-    command += ["--default-float"] if chosen.default_float else []
-    command += ["--no-xnnpack"] if chosen.xnnpack is False else []
+    command += ["--options", json.dumps(options_json(chosen)), "--runs", str(runs)]
     command += ["--shape", ",".join(str(size) for size in shape)] if shape is not None else []
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
@@ -142,16 +141,13 @@ def _main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m edgeq.benchmark.memory", description=__doc__)
     parser.add_argument("artifact", type=Path)
     parser.add_argument("--factory", required=True, help="module:function that opens a session")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--options", default="{}", help="session options as JSON, where not the default")
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--default-float", action="store_true")
-    parser.add_argument("--no-xnnpack", action="store_true")
     parser.add_argument("--shape", help="sizes with commas between")
     given = parser.parse_args(arguments)
     shape = [int(size) for size in given.shape.split(",")] if given.shape else None
-    xnnpack = False if given.no_xnnpack else None
-    options = SessionOptions(given.threads, given.default_float, xnnpack)
     try:
+        options = options_from_json(json.loads(given.options))
         peak = _measure_here(given.artifact, given.factory, options=options, shape=shape, runs=given.runs)
     except EdgeqError as error:
         sys.stderr.write(f"{error}\n")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from edgeq.cli.console import Console
@@ -11,7 +11,6 @@ from edgeq.cores import core_count
 from edgeq.evaluate.drop import Drop
 from edgeq.evaluate.run import Evaluation, compare, evaluate, prediction_agreement
 from edgeq.report.numbers import interval, number
-from edgeq.runtimes.base import SessionOptions
 from edgeq.types import Dataset, PostProcess, Task
 
 if TYPE_CHECKING:
@@ -107,7 +106,7 @@ def measure_accuracy(
     """
     specs = subject.known
     # Accuracy does not depend on the number of threads, so all cores help.
-    options = SessionOptions(threads=core_count(), xnnpack=subject.xnnpack)
+    options = replace(subject.options, threads=core_count())
     with console.progress() as progress:
 
         def run(name: str, path: Any, runtime: Any, specs: Specs) -> Evaluation:

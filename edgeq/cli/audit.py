@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgeq.cli.flags import OutputFlags, command
+from edgeq.cli.flags import OutputFlags, RuntimeOptions, command
 from edgeq.cli.onflags import On
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ def audit(
     save: Annotated[
         bool, typer.Option("--save/--no-save", help="Keep reports/audit.json in the bundle.")
     ] = True,
+    runtime_option: RuntimeOptions = None,
     on: On = None,
     output: OutputFlags,
 ) -> int:
@@ -52,9 +54,9 @@ def audit(
     console = Console(output)
     profile = None if target is None else load_target(target)
     if on:
-        with open_subject(subject, console=console, installed=False) as judged:
+        with open_subject(subject, console=console, installed=False, options=runtime_option) as judged:
             return _on_devices(on, judged, threads, console, show_all=show_all, save=save)
-    with _opened(subject, profile, console) as judged:
+    with _opened(subject, profile, console, runtime_option or ()) as judged:
         report = audit_of(judged, threads=threads, target=profile)
         for text in disagreements(report, _layers(judged)):
             console.warn(text)
@@ -80,7 +82,7 @@ def _on_devices(
     many = len(devices_named(on)) > 1
 
     def job(entry: DeviceEntry) -> tuple[AuditReport, dict[str, Any], str]:
-        with at_work(entry, [subject.runtime.name], console, need=subject.runtime.name) as side:
+        with at_work(entry, [subject.runtime.name], console, need=[subject.runtime.name]) as side:
             return audit_at(side, subject, threads=threads), side.to_json(), side.line()
 
     def document(entry: DeviceEntry, result: tuple[AuditReport, dict[str, Any], str]) -> dict[str, Any]:
@@ -113,12 +115,10 @@ def audit_of(subject: Subject, *, threads: int, target: Target | None = None) ->
         threads: as it will be run.
         target: what it is for; None: the bundle's, where that is still known.
     """
-    from edgeq.runtimes.base import SessionOptions
-
     profile = target or _target_of(subject)
-    options = SessionOptions(
+    options = replace(
+        subject.options,
         threads=threads,
-        xnnpack=subject.xnnpack,
         compute_capability=None if profile is None else profile.compute_capability,
     )
     return subject.runtime.audit(subject.artifact, options=options, reasons=reasons_of(_layers(subject)))
@@ -168,14 +168,15 @@ def disagreements(report: AuditReport, layers: Mapping[str, Mapping[str, Any]]) 
 
 
 @contextmanager
-def _opened(path: Path, target: Target | None, console: Console) -> Iterator[Subject]:
+def _opened(path: Path, target: Target | None, console: Console, options: Sequence[str]) -> Iterator[Subject]:
     """The subject; a plain model with a target goes to that target's runtime, which need not run here."""
     from edgeq.cli.subject import Subject, open_subject
     from edgeq.errors import InputError, ModelError
     from edgeq.runtimes import load_runtime
+    from edgeq.runtimes.options import chosen_options
 
     if target is None or path.is_dir():
-        with open_subject(path, console=console) as judged:
+        with open_subject(path, console=console, options=options) as judged:
             if target is not None and judged.runtime.name != target.runtime:
                 raise InputError(
                     f"{path} is a bundle for {judged.runtime.name}, {target.name} has {target.runtime}",
@@ -185,11 +186,13 @@ def _opened(path: Path, target: Target | None, console: Console) -> Iterator[Sub
         return
     if not path.is_file():
         raise ModelError(f"there is no bundle or model at {path}", fix="check the path")
+    runtime = load_runtime(target.runtime)
     yield Subject(
         name=path.stem,
         artifact=path,
         size_mb=path.stat().st_size / 1e6,
-        runtime=load_runtime(target.runtime),
+        runtime=runtime,
+        options=chosen_options(runtime, options),
         bundle=None,
         reference=None,
         float_artifact=None,

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgeq.cli.flags import OutputFlags, SpecFlags, Xnnpack, command, duration_s
+from edgeq.cli.flags import OutputFlags, RuntimeOptions, SpecFlags, command, duration_s
 from edgeq.cli.onflags import On
 
 if TYPE_CHECKING:
     from edgeq.cli.console import Console
     from edgeq.cli.latency import Rival
-    from edgeq.cli.remote import BenchWish, DeviceBench
+    from edgeq.cli.latency_on import BenchWish, DeviceBench
     from edgeq.cli.subject import Subject
     from edgeq.runtimes.base import Runtime
     from edgeq.types import Sample
@@ -54,7 +54,7 @@ def bench(
     save: Annotated[
         bool, typer.Option("--save/--no-save", help="Keep reports/latency.json in the bundle.")
     ] = True,
-    xnnpack: Xnnpack = None,
+    runtime_option: RuntimeOptions = None,
     on: On = None,
     rate: Annotated[
         float | None,
@@ -79,10 +79,11 @@ def bench(
     from edgeq.cli.console import Console
     from edgeq.cli.keeping import keep_reports
     from edgeq.cli.latency import BenchSettings, measure_latency
+    from edgeq.cli.latency_on import BenchWish
     from edgeq.cli.layers import layer_times, layers_json, layers_table
-    from edgeq.cli.remote import BenchWish
     from edgeq.cli.subject import open_subject
     from edgeq.data.dataset import open_dataset
+    from edgeq.errors import InputError
 
     console = Console(output)
     cores = _cores(affinity)
@@ -98,18 +99,20 @@ def bench(
             float_source=float_source,
             data=data,
             installed=not on,
-            xnnpack=xnnpack,
+            options=runtime_option,
         ) as judged,
     ):
         rivals = (
             float_rivals(judged, Path(folder), console)
             if against == "float"
-            else [_other(Path(against), console)]
+            else [_other(Path(against), console, installed=not on)]
         )
         samples = () if data is None else open_dataset(data, split=split, labels_required=False).samples
         settings = BenchSettings(threads, duration if soak is None else soak, min_runs, memory)
+        if on and judged.options.performance_hint == "throughput":
+            raise InputError("a device's agent measures latency alone", fix="leave out hint=throughput")
         if on:
-            wish = BenchWish(settings, cores, rate, soak is not None)
+            wish = BenchWish(settings, cores, rate, soak is not None, per_layer)
             return _on_devices(on, judged, rivals, wish, samples, console, save=save)
         latency = measure_latency(
             judged,
@@ -155,8 +158,9 @@ def _on_devices(
     """The same on devices, one beside the other."""
     from edgeq.cli.audit import audit_at
     from edgeq.cli.keeping import keep_reports
+    from edgeq.cli.latency_on import bench_report_on
     from edgeq.cli.onflags import each_device
-    from edgeq.cli.remote import at_work, bench_report_on, warn_of_architecture
+    from edgeq.cli.remote import at_work, warn_of_architecture
     from edgeq.device.fleet import DeviceEntry, devices_named
 
     many = len(devices_named(on)) > 1
@@ -164,7 +168,7 @@ def _on_devices(
 
     def job(entry: DeviceEntry) -> DeviceBench:
         runtimes = sorted({subject.runtime.name, *(rival.runtime.name for rival in rivals)})
-        with at_work(entry, runtimes, console, need=subject.runtime.name) as side:
+        with at_work(entry, runtimes, console, need=runtimes) as side:
             warn_of_architecture(subject, side, console)
             audit = audit_at(side, subject, threads=wish.settings.threads)
             return bench_report_on(side, subject, rivals, wish, samples=samples, audit=audit, console=console)
@@ -237,10 +241,13 @@ def _in_runtimes_form(reference: Path, runtime: Runtime, folder: Path) -> Path:
     return runtime.lower(reference.read_bytes(), folder, options=LowerOptions(name="float")).path
 
 
-def _other(path: Path, console: Console) -> Rival:
-    """Another bundle's artifact or a model file."""
+def _other(path: Path, console: Console, *, installed: bool) -> Rival:
+    """Another bundle's artifact or a model file.
+
+    ``installed``: a bundle's runtime has to be here; not where only a device runs it.
+    """
     from edgeq.cli.latency import Rival
     from edgeq.cli.subject import open_subject
 
-    with open_subject(path, console=console) as other:
+    with open_subject(path, console=console, installed=installed) as other:
         return Rival(f"{other.name} (other)", other.artifact, other.runtime, specs=other.specs)

@@ -137,6 +137,8 @@ def _facts(side: DeviceSide) -> dict[str, Any]:
 
 
 def _lines(entry: DeviceEntry, facts: dict[str, Any]) -> list[str]:
+    from edgeq.device.wheels import RUNTIME_PACKAGES
+
     machine, health = facts["machine"], facts["health"]
     label = facts["device"]["emulated"]
     lines = [
@@ -154,6 +156,10 @@ def _lines(entry: DeviceEntry, facts: dict[str, Any]) -> list[str]:
         words.append(", ".join(health["throttle_flags"]) or "no throttle flags")
     lines.append(f"health: {', '.join(words) or 'no sensors'}")
     for probe in facts["runtimes"]:
+        if probe["version"] is None and probe["runtime"] in RUNTIME_PACKAGES:
+            hint = f"edgeq device setup {entry.on} --runtime {probe['runtime']}"
+            lines.append(f"runtime {probe['runtime']}: not installed; {hint}")
+            continue
         features = ", ".join(f"{key}: {value}" for key, value in probe["features"].items())
         lines += [f"runtime {probe['runtime']}: {probe['version'] or 'not installed'}", f"  {features}"]
         lines += [f"  problem: {text}" for text in probe["problems"]]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgeq.cli.flags import OutputFlags, PostFlags, SpecFlags, Xnnpack, command
+from edgeq.cli.flags import OutputFlags, PostFlags, RuntimeOptions, SpecFlags, command
 from edgeq.cli.onflags import On
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def evaluate(
     save: Annotated[
         bool, typer.Option("--save/--no-save", help="Keep reports/accuracy.json in the bundle.")
     ] = True,
-    xnnpack: Xnnpack = None,
+    runtime_option: RuntimeOptions = None,
     on: On = None,
     post: PostFlags,
     spec: SpecFlags,
@@ -66,7 +67,7 @@ def evaluate(
         float_source=float_source,
         data=data,
         installed=not on,
-        xnnpack=xnnpack,
+        options=runtime_option,
     ) as judged:
         calibration = None if judged.bundle is None else judged.bundle.manifest.calibration
         dataset = open_evaluation(
@@ -97,17 +98,17 @@ def _on_devices(
     save: bool,
 ) -> int:
     """The same on devices: predictions there, metrics here."""
+    from edgeq.cli.accuracy_on import DeviceAccuracy, HostSide, accuracy_on
     from edgeq.cli.budgets import default_drop_points
     from edgeq.cli.keeping import keep_reports
     from edgeq.cli.onflags import each_device
-    from edgeq.cli.remote import DeviceAccuracy, HostSide, accuracy_on, at_work, warn_of_architecture
+    from edgeq.cli.remote import at_work, warn_of_architecture
     from edgeq.device.fleet import DeviceEntry, devices_named
 
     devices_named(on)
-    host = HostSide.of(subject, dataset, post, console)
 
     def job(entry: DeviceEntry) -> DeviceAccuracy:
-        with at_work(entry, [subject.runtime.name], console, need=subject.runtime.name) as side:
+        with at_work(entry, [subject.runtime.name], console, need=[subject.runtime.name]) as side:
             warn_of_architecture(subject, side, console)
             return accuracy_on(side, subject, dataset, host, post, console)
 
@@ -117,4 +118,6 @@ def _on_devices(
             name = "accuracy" if len(on) == 1 else f"accuracy-{entry.slug}"
             keep_reports(subject.bundle, {name: result.to_json()}, console)
 
-    return each_device(on, job, console, show=show, document=lambda entry, result: result.to_json())
+    with tempfile.TemporaryDirectory(prefix="edgeq-") as folder:
+        host = HostSide.of(subject, dataset, post, console, folder=Path(folder))
+        return each_device(on, job, console, show=show, document=lambda entry, result: result.to_json())

@@ -28,8 +28,8 @@ __all__ = [
     "Interrupted",
     "OutputFlags",
     "PostFlags",
+    "RuntimeOptions",
     "SpecFlags",
-    "Xnnpack",
     "choice",
     "command",
     "duration_s",
@@ -152,6 +152,18 @@ def _strides(text: Any) -> tuple[int, ...]:
     return tuple(int(value) for value in values)
 
 
+RuntimeOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--runtime-option",
+        metavar="NAME=VALUE",
+        help="Of the runtime alone, repeatable: compute-units=cpu-and-ne, dla-core=0, xnnpack=off.",
+        show_default=False,
+    ),
+]
+"""What only one runtime knows is not a flag of its own: `edgeq.runtimes.options` asks the runtime."""
+
+
 def _flag(*names: str, **options: Any) -> Any:
     return typer.Option(*names, show_default=False, **options)
 
@@ -256,12 +268,6 @@ class SpecFlags:
             normalized_boxes=self.normalized_boxes,
             preset=self.preset,
         )
-
-
-Xnnpack = Annotated[
-    bool | None,
-    typer.Option("--xnnpack/--no-xnnpack", help="TFLite with XNNPACK, its default, or on its own kernels."),
-]
 
 
 @dataclass(frozen=True)

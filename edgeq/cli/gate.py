@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgeq.cli.flags import BudgetFlags, OutputFlags, PostFlags, SpecFlags, command, duration_s
+from edgeq.cli.flags import (
+    BudgetFlags,
+    OutputFlags,
+    PostFlags,
+    RuntimeOptions,
+    SpecFlags,
+    command,
+    duration_s,
+)
 from edgeq.cli.onflags import On
 
 if TYPE_CHECKING:
@@ -61,6 +69,7 @@ def gate(
         float, typer.Option("--duration", parser=duration_s, metavar="TIME", help="Of a latency run.")
     ] = 10.0,
     save: Annotated[bool, typer.Option("--save/--no-save", help="Keep the reports in the bundle.")] = True,
+    runtime_option: RuntimeOptions = None,
     on: On = None,
     limits: BudgetFlags,
     post: PostFlags,
@@ -85,6 +94,7 @@ def gate(
         float_source=float_source,
         data=data,
         installed=not on,
+        options=runtime_option,
     ) as judged:
         budget = budget_for(flags, judged, target, console)
         how = _How(data, split, images, threads, duration, post)
@@ -114,7 +124,6 @@ def _on_devices(
 
     many = len(devices_named(on)) > 1
     settings = _settings(how)
-    host = host_side(subject, budget, settings, console)
     failed: list[str] = []
 
     def job(entry: DeviceEntry) -> DeviceGate:
@@ -129,7 +138,9 @@ def _on_devices(
             reports = {f"{name}{end}": data for name, data in result.reports.items()}
             keep_reports(subject.bundle, reports, console)
 
-    code = each_device(on, job, console, show=show, document=lambda entry, result: result.to_json())
+    with tempfile.TemporaryDirectory(prefix="edgeq-") as folder:
+        host = host_side(subject, budget, settings, console, folder=Path(folder))
+        code = each_device(on, job, console, show=show, document=lambda entry, result: result.to_json())
     return FAILED if failed and code == 0 else code
 
 

@@ -8,21 +8,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgeq.cli.accuracy_on import HostSide, accuracy_on
 from edgeq.cli.audit import audit_at
 from edgeq.cli.bench import float_rivals
 from edgeq.cli.console import Console
 from edgeq.cli.datasets import open_evaluation
 from edgeq.cli.latency import BenchSettings
+from edgeq.cli.latency_on import BenchWish, bench_report_on
 from edgeq.cli.measured import measured_from, needs_accuracy, needs_latency
-from edgeq.cli.remote import (
-    BenchWish,
-    DeviceSide,
-    HostSide,
-    accuracy_on,
-    at_work,
-    bench_report_on,
-    warn_of_architecture,
-)
+from edgeq.cli.remote import DeviceSide, at_work, warn_of_architecture
 from edgeq.cli.subject import Subject
 from edgeq.device.fleet import DeviceEntry
 from edgeq.gate import Budget, GateReport, Measured, check
@@ -33,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DeviceGate", "GateSettings", "gate_on", "host_side"]
 
+_EMULATED_RUNS = 11
 _SPEED = ("p50_ms", "p90_ms", "p95_ms", "p99_ms", "speedup")
 
 
@@ -64,9 +59,12 @@ class DeviceGate:
 
 
 def host_side(
-    subject: Subject, budget: Budget, settings: GateSettings, console: Console
+    subject: Subject, budget: Budget, settings: GateSettings, console: Console, *, folder: Path
 ) -> tuple[Dataset, HostSide] | None:
-    """Images and what is computed here, once for all devices; None: accuracy is not measured."""
+    """Images and what is computed here, once for all devices; None: accuracy is not measured.
+
+    ``folder`` is temporary, for what is sent for the parity check.
+    """
     if settings.data is None or not needs_accuracy(budget):
         return None
     calibration = None if subject.bundle is None else subject.bundle.manifest.calibration
@@ -74,7 +72,7 @@ def host_side(
         settings.data, subject.known.head, console, split=settings.split, images=settings.images,
         calibration=calibration,
     )  # fmt: skip
-    return dataset, HostSide.of(subject, dataset, settings.post, console)
+    return dataset, HostSide.of(subject, dataset, settings.post, console, folder=folder)
 
 
 def gate_on(
@@ -94,7 +92,7 @@ def gate_on(
     """
     reports: dict[str, Any] = {}
     tables: list[RenderableType] = []
-    with at_work(entry, [subject.runtime.name], console, need=subject.runtime.name) as side:
+    with at_work(entry, [subject.runtime.name], console, need=[subject.runtime.name]) as side:
         warn_of_architecture(subject, side, console)
         if host is not None:
             accuracy = accuracy_on(side, subject, host[0], host[1], settings.post, console)
@@ -121,12 +119,16 @@ def gate_on(
 def _latency(
     side: DeviceSide, subject: Subject, settings: GateSettings, console: Console
 ) -> tuple[dict[str, Any], list[RenderableType]]:
+    wanted = BenchSettings(settings.threads, settings.duration_s)
+    if side.emulated is not None:
+        # Its inferences take seconds, and its speed passes no limit anyway.
+        wanted = replace(wanted, min_runs=_EMULATED_RUNS)
     with tempfile.TemporaryDirectory(prefix="edgeq-") as folder:
         bench = bench_report_on(
             side,
             subject,
             float_rivals(subject, Path(folder), console),
-            BenchWish(BenchSettings(settings.threads, settings.duration_s)),
+            BenchWish(wanted),
             audit=audit_at(side, subject, threads=settings.threads),
             console=console,
         )

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
 from edgeq.benchmark.findings import Finding, benchmark_findings
-from edgeq.benchmark.frames import evenly, frame_stages, noise_input, synthetic_image
+from edgeq.benchmark.frames import frame_stages, noise_input, synthetic_image
 from edgeq.benchmark.latency import LatencyReport
 from edgeq.benchmark.loop import Contestant, LoopProgress, measure
 from edgeq.benchmark.memory import peak_memory_mb
 from edgeq.benchmark.stages import StageReport, measure_stages
 from edgeq.benchmark.telemetry import HealthRecord, Telemetry
+from edgeq.benchmark.throughput import Throughput, measure_throughput
 from edgeq.cli.console import Console
 from edgeq.cli.machine import machine_facts
 from edgeq.cli.subject import Specs, Subject
 from edgeq.data.images import read_image
 from edgeq.data.preprocess import preprocess
+from edgeq.data.select import evenly
 from edgeq.errors import UnavailableError
-from edgeq.runtimes.base import AuditReport, Runtime, Session, SessionOptions
+from edgeq.runtimes.base import AuditReport, ConcurrentSession, Runtime, Session, SessionOptions
 from edgeq.types import Sample
 
 if TYPE_CHECKING:
@@ -73,6 +75,8 @@ class Latency:
     remarks: tuple[str, ...]
     """What was not measured or is worth a word."""
     real_images: bool
+    throughput: Mapping[str, Throughput] = field(default_factory=dict)
+    """By contestant, where the sessions were opened for it."""
 
     def to_json(self) -> dict[str, Any]:
         """The report ``latency``."""
@@ -86,6 +90,7 @@ class Latency:
             "remarks": list(self.remarks),
             "stages": None if self.stages is None else self.stages.to_json(),
             "real_images": self.real_images,
+            "throughput": {name: found.to_json() for name, found in self.throughput.items()},
         }
 
     def tables(self) -> list[RenderableType]:
@@ -97,6 +102,12 @@ class Latency:
         cpu = [f"{entry.name} {entry.cpu.value:.2f}x" for entry in self.report.speedups]
         if cpu:
             parts.append(f"speed-up by CPU time: {', '.join(cpu)}")
+        if self.throughput:
+            found = [
+                f"{name} {value.per_second:.1f} ({value.in_flight} at once)"
+                for name, value in self.throughput.items()
+            ]
+            parts.append(f"inferences a second: {', '.join(found)}")
         if self.stages is not None:
             what = "real images" if self.real_images else "a synthetic image (real ones with --data)"
             parts.append(
@@ -133,11 +144,9 @@ def measure_latency(
     """
     judged = subject.judged_name(compared=bool(rivals))
     own = Rival(judged, subject.artifact, subject.runtime)
-    options = {
-        r.name: SessionOptions(settings.threads, r.default_float, subject.xnnpack) for r in (*rivals, own)
-    }
     sessions: dict[str, Session] = {
-        r.name: r.runtime.open_session(r.artifact, options=options[r.name]) for r in (*rivals, own)
+        r.name: r.runtime.open_session(r.artifact, options=_options(subject, r, settings))
+        for r in (*rivals, own)
     }
     specs = {r.name: fitted_specs(r.specs or subject.specs, sessions[r.name]) for r in (*rivals, own)}
     share = 1 - _STAGE_SHARE if subject.specs is not None else 1.0
@@ -149,6 +158,9 @@ def measure_latency(
             baseline=rivals[0].name if rivals else None,
             progress=lambda state: progress(*_stage(state)),
         )
+        throughput = {}
+        if subject.options.performance_hint == "throughput":
+            throughput = _throughputs(sessions, specs, samples, settings.duration_s * share)
         stages = None
         judged_specs = specs[judged]
         if judged_specs is not None:
@@ -168,7 +180,25 @@ def measure_latency(
         settings=settings,
         remarks=tuple(remarks),
         real_images=bool(samples),
+        throughput=throughput,
     )
+
+
+def _throughputs(
+    sessions: Mapping[str, Session],
+    specs: Mapping[str, Specs | None],
+    samples: Sequence[Sample],
+    duration_s: float,
+) -> dict[str, Throughput]:
+    """Inferences a second of each, one contestant after the other, each for its part of the time."""
+    duration_s /= len(sessions)
+    return {
+        name: measure_throughput(
+            session, prepared_inputs(session, specs[name], samples), duration_s=duration_s
+        )
+        for name, session in sessions.items()
+        if isinstance(session, ConcurrentSession)
+    }
 
 
 def _stage(state: LoopProgress) -> tuple[str, int, int]:
@@ -195,6 +225,11 @@ def prepared_inputs(
     return [preprocess(image, specs.input)[0] for image in images]
 
 
+def _options(subject: Subject, rival: Rival, settings: BenchSettings) -> SessionOptions:
+    """As the user asks of the subject's runtime: a rival in the same one is not to run otherwise."""
+    return replace(subject.options, threads=settings.threads, default_float=rival.default_float)
+
+
 def _whole_path(session: Session, specs: Specs, samples: Sequence[Sample], duration_s: float) -> StageReport:
     """Decode (real images only), pre-process, infer and post-process, frame by frame."""
     decode = read_image if samples else None
@@ -214,7 +249,7 @@ def _with_facts(
     remarks: list[str] = []
     for entry in contestants:
         memory: float | None = None
-        options = SessionOptions(settings.threads, entry.default_float, subject.xnnpack)
+        options = _options(subject, entry, settings)
         if settings.memory:
             try:
                 memory = peak_memory_mb(entry.artifact, entry.runtime.session_factory, options=options)

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from edgeq.cli.latency import fitted_specs, prepared_inputs
 from edgeq.cli.subject import Subject
 from edgeq.errors import UnavailableError
-from edgeq.runtimes.base import LayerTime, ProfiledSession, SessionOptions
+from edgeq.runtimes.base import LayerTime, ProfiledSession
 from edgeq.types import Sample
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-__all__ = ["layer_times", "layers_json", "layers_table"]
+__all__ = ["LAYER_RUNS", "layer_times", "layers_json", "layers_table"]
 
-_RUNS = 20
+LAYER_RUNS = 20
 _SHOWN = 20
 
 
@@ -28,13 +28,15 @@ def layer_times(subject: Subject, *, threads: int, samples: Sequence[Sample]) ->
         UnavailableError: the runtime does not tell.
         ModelError: the model does not load or run.
     """
-    session = subject.runtime.open_session(subject.artifact, options=SessionOptions(threads=threads))
+    session = subject.runtime.open_session(
+        subject.artifact, options=replace(subject.options, threads=threads)
+    )
     if not isinstance(session, ProfiledSession):
         raise UnavailableError(
             f"the runtime {subject.runtime.name} tells no times of layers", fix="leave --per-layer out"
         )
     return session.profile(
-        prepared_inputs(session, fitted_specs(subject.specs, session), samples)[0], runs=_RUNS
+        prepared_inputs(session, fitted_specs(subject.specs, session), samples)[0], runs=LAYER_RUNS
     )
 
 
@@ -56,5 +58,5 @@ def layers_table(layers: Sequence[LayerTime], *, name: str) -> RenderableType:
     notes = [f"{len(layers) - len(slowest)} other layers: {rest_ms:.2f} ms"] if len(layers) > _SHOWN else []
     parts = sorted(sums.items(), key=lambda item: -item[1])
     notes.append("by precision: " + ", ".join(f"{key} {100 * ms / total_ms:.0f} %" for key, ms in parts))
-    title = f"Layers of {name}, ms per inference, median of {_RUNS}"
+    title = f"Layers of {name}, ms per inference, median of {LAYER_RUNS}"
     return layer_table(layers_json(slowest), total_ms=total_ms, notes=notes, title=title)

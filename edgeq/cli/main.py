@@ -18,6 +18,7 @@ from edgeq.cli.device import device
 from edgeq.cli.doctor import doctor
 from edgeq.cli.evaluate import evaluate
 from edgeq.cli.explain import explain
+from edgeq.cli.export import export
 from edgeq.cli.gate import gate
 from edgeq.cli.predict import predict
 from edgeq.cli.quantize import quantize
@@ -39,7 +40,7 @@ if importlib.util.find_spec("edgeq.cli.demo") is not None:
     from edgeq.cli.demo import demo
 
     app.command()(demo)
-for entry in (quantize, evaluate, bench, audit, explain, gate, predict, targets, doctor):
+for entry in (quantize, evaluate, bench, audit, explain, gate, predict, export, targets, doctor):
     app.command()(entry)
 app.add_typer(device)
 

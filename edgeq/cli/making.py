@@ -25,7 +25,7 @@ from edgeq.errors import UnavailableError
 from edgeq.gate import Budget, GateReport, check, merge
 from edgeq.model.source import FloatModel
 from edgeq.quantize.pipeline import Quantized, default_cache_folder, quantize
-from edgeq.runtimes import runs_here
+from edgeq.runtimes import runs_here, simulation_of
 from edgeq.runtimes.base import Artifact, AuditReport, LowerOptions, SessionOptions
 from edgeq.types import Dataset, ModelPrecision, Task
 
@@ -231,7 +231,7 @@ def _measure(
     simulated = None
     if quantized is not None and not runs_here(order.runtime):
         simulated = work / "simulated.qdq.onnx"
-        simulated.write_bytes(quantized.qdq)
+        simulated.write_bytes(simulation_of(order.runtime, quantized.qdq))
     subject = Subject(
         name=order.source.stem,
         artifact=artifact.path,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgeq.cli.flags import OutputFlags, SpecFlags, command
+from edgeq.cli.flags import OutputFlags, RuntimeOptions, SpecFlags, command
 from edgeq.cli.onflags import On
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def predict(
     iou: Annotated[float, typer.Option("--iou", min=0.0, max=1.0, help="NMS per class drops above.")] = 0.65,
     threads: Annotated[int, typer.Option("--threads", min=1, max=1024, help="Inside one inference.")] = 1,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing output file.")] = False,
+    runtime_option: RuntimeOptions = None,
     on: On = None,
     spec: SpecFlags,
     output: OutputFlags,
@@ -53,7 +55,9 @@ def predict(
         if out.suffix.lower() not in _SUFFIXES:
             raise OutputError(f"{out} is no image file", fix=f"end it in {', '.join(_SUFFIXES)}")
     pixels = read_image(image)
-    with open_subject(subject, console=console, overrides=spec.overrides(), installed=not on) as judged:
+    with open_subject(
+        subject, console=console, overrides=spec.overrides(), installed=not on, options=runtime_option
+    ) as judged:
         post = PostProcess(confidence=confidence, iou=iou, multi_label=False, max_detections=100)
         if not on and judged.runner.note:
             console.warn(judged.runner.note)
@@ -78,11 +82,10 @@ def predict(
 def _infer(subject: Subject, pixels: UInt8Array, post: Any, threads: int) -> Detections | Float32Array:
     from edgeq.data.preprocess import preprocess
     from edgeq.model.decode import decode_classes, decode_detections
-    from edgeq.runtimes.base import SessionOptions
     from edgeq.types import Task
 
     runner = subject.runner
-    session = runner.runtime.open_session(runner.path, options=SessionOptions(threads=threads))
+    session = runner.runtime.open_session(runner.path, options=replace(subject.options, threads=threads))
     specs = subject.known.fitted(session)
     tensor, geometry = preprocess(pixels, specs.input)
     outputs = session.infer(tensor)
@@ -103,7 +106,7 @@ def _infer_on(
     if len(entries) != 1:
         raise InputError("predict runs on one device", fix="give --on once; evaluate and bench take many")
     name = subject.runtime.name
-    with at_work(entries[0], [name], console, need=name) as side:
+    with at_work(entries[0], [name], console, need=[name]) as side:
         return predict_on(side, subject, image, post, threads)
 
 

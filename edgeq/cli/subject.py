@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from edgeq.bundle.read import Bundle, open_bundle
 from edgeq.cli.console import Console
 from edgeq.cli.extras import require_host
-from edgeq.errors import DataError, InputError, ModelError, SpecError, UnavailableError
+from edgeq.errors import DataError, ModelError, SpecError, UnavailableError
 from edgeq.model.fitting import fit_specs
 from edgeq.model.presets import SpecOverrides
-from edgeq.runtimes import load_runtime, missing_modules, runs_here, runtime_for
+from edgeq.runtimes import load_runtime, missing_modules, runs_here, runtime_for, simulation_of
 from edgeq.runtimes.base import Runtime, Session, SessionOptions
+from edgeq.runtimes.options import chosen_options
 from edgeq.types import HeadSpec, InputSpec, PostProcess
 
 __all__ = ["Runner", "Specs", "Subject", "load_float", "open_subject"]
@@ -79,10 +80,12 @@ class Subject:
     """Name in comparisons with float: its precision."""
     reference_specs: Specs | None = None
     """Of the float model, where they are others than the artifact's; None: the same but for the layout."""
-    xnnpack: bool | None = None
-    """TFLite: run through XNNPACK or not, as the user says; None: its default."""
+    options: SessionOptions = field(default_factory=SessionOptions)
+    """What the user asks of its runtime; threads and float precision are each command's own."""
     simulated: Path | None = None
-    """QDQ model that stands in where the runtime does not run; None: the bundle's, or the artifact itself."""
+    """Model that stands in where the runtime does not run; None: the bundle's QDQ model, or the artifact."""
+    scratch: Path | None = None
+    """Folder for files that go with the command."""
 
     @property
     def known(self) -> Specs:
@@ -116,14 +119,24 @@ class Subject:
         if runs_here(self.runtime):
             return Runner(self.runtime, self.artifact)
         onnx = self.artifact if self.artifact.suffix == ".onnx" else None
-        qdq = self.simulated or onnx or (None if self.bundle is None else self.bundle.qdq_path)
-        if qdq is None:
+        model = self.simulated or onnx or self._simulation()
+        if model is None:
             raise UnavailableError(
                 f"{self.runtime.name} does not run on this machine, and {self.name} holds no QDQ model "
                 "to simulate it with",
                 fix=self.runtime.install,
             )
-        return Runner(load_runtime("onnxruntime"), qdq, simulates=self.runtime.name)
+        return Runner(load_runtime("onnxruntime"), model, simulates=self.runtime.name)
+
+    def _simulation(self) -> Path | None:
+        """The bundle's QDQ model, rounding as the artifact does."""
+        qdq = None if self.bundle is None else self.bundle.qdq_path
+        if qdq is None or self.scratch is None:
+            return qdq
+        path = self.scratch / "simulated.onnx"
+        if not path.exists():
+            path.write_bytes(simulation_of(self.runtime, qdq.read_bytes()))
+        return path
 
     @property
     def post(self) -> PostProcess | None:
@@ -140,7 +153,7 @@ def open_subject(
     float_source: Path | None = None,
     installed: bool = True,
     data: Path | None = None,
-    xnnpack: bool | None = None,
+    options: Sequence[str] | None = None,
 ) -> Iterator[Subject]:
     """The bundle or model at a path; temporary files of it are gone when the block ends.
 
@@ -151,12 +164,12 @@ def open_subject(
         float_source: float model to compare with; goes before a bundle's own.
         installed: a bundle's runtime has to be here; not where only a device runs it.
         data: data set that is going to judge it; names the classes of a plain model that does not.
-        xnnpack: TFLite with or without XNNPACK; None: its default.
+        options: of the runtime, ``NAME=VALUE`` each.
 
     Raises:
         BundleError: damaged, or not a bundle.
-        InputError: ``xnnpack`` of another runtime.
         ModelError: not a model.
+        InputError: its runtime has no such option.
         UnavailableError: its runtime is not here.
     """
     with tempfile.TemporaryDirectory(prefix="edgeq-") as folder:
@@ -165,22 +178,22 @@ def open_subject(
             reference = None
             if float_source is not None:
                 reference, _ = load_float(float_source, Path(folder), overrides, console)
-            yield _with_xnnpack(_from_bundle(bundle, reference, console, installed=installed), xnnpack)
+            subject = _from_bundle(bundle, reference, console, installed=installed)
+            subject = replace(subject, scratch=Path(folder))
+            yield _with_options(subject, options or (), console)
         else:
             plain = _PlainModel.open(path, overrides or SpecOverrides())
             found = None
             if float_source is not None:
                 found = load_float(float_source, Path(folder), plain.overrides_for(float_source), console)
-            yield _with_xnnpack(_from_file(plain, found, data, console), xnnpack)
+            yield _with_options(_from_file(plain, found, data, console), options or (), console)
 
 
-def _with_xnnpack(subject: Subject, wanted: bool | None) -> Subject:
-    if wanted is not None and subject.runtime.name != "tflite":
-        raise InputError(
-            f"--xnnpack and --no-xnnpack are for TFLite, {subject.name} runs in {subject.runtime.name}",
-            fix="leave them out",
-        )
-    return replace(subject, xnnpack=wanted)
+def _with_options(subject: Subject, texts: Sequence[str], console: Console) -> Subject:
+    chosen = chosen_options(subject.runtime, texts)
+    if texts:
+        console.note(f"{subject.runtime.name}: {', '.join(texts)}")
+    return replace(subject, options=chosen)
 
 
 @dataclass(frozen=True)

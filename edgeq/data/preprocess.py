@@ -57,9 +57,7 @@ class _Placement:
     top_px: int
 
 
-def preprocess(
-    image: UInt8Array, spec: InputSpec, *, reference: bool = False
-) -> tuple[Float32Array, Geometry]:
+def preprocess(image: UInt8Array, spec: InputSpec, *, native: bool = False) -> tuple[Float32Array, Geometry]:
     """Input tensor float32 ``spec.shape``, normalised, and the geometry to map boxes back.
 
     * centred letterbox: as Ultralytics' ``LetterBox`` (sizes rounded, odd pixel below and right);
@@ -73,7 +71,8 @@ def preprocess(
     Args:
         image: uint8 (h, w, 3), RGB.
         spec: what the model wants to see.
-        reference: resize by the rule that gives the same pixels on every machine; slower.
+        native: resize as this machine's OpenCV does, on ARM with a grey level of difference here and there;
+            else the same pixels come out on every machine.
 
     Raises:
         DataError: the image is not uint8 (h, w, 3) or has no pixels.
@@ -83,7 +82,7 @@ def preprocess(
         raise DataError(f"expected an image uint8 (h, w, 3), got {image.dtype} {image.shape}")
     height, width = image.shape[:2]
     place = _PLACE[spec.resize](width, height, spec)
-    pixels = _resize(image, place, spec, reference)
+    pixels = _resize(image, place, spec, native)
     tensor = _normalize(pixels, max(place.left_px, 0), max(place.top_px, 0), spec)
     geometry = Geometry(place.scale_x, place.scale_y, place.left_px, place.top_px, width, height)
     return tensor, geometry
@@ -131,14 +130,14 @@ _PLACE = {
 }
 
 
-def _resize(image: UInt8Array, place: _Placement, spec: InputSpec, reference: bool) -> UInt8Array:
+def _resize(image: UInt8Array, place: _Placement, spec: InputSpec, native: bool) -> UInt8Array:
     """The part of the scaled image that lies inside the tensor, uint8 (h', w', 3), RGB."""
     height, width = image.shape[:2]
     pixels = image
     if (width, height) != (place.width_px, place.height_px):
         shrinks = place.width_px < width
         area = spec.resize is ResizeRule.CENTER_CROP and shrinks
-        pixels = resize_rgb(image, place.width_px, place.height_px, area=area, reference=reference)
+        pixels = resize_rgb(image, place.width_px, place.height_px, area=area, native=native)
     left, top = max(-place.left_px, 0), max(-place.top_px, 0)
     return pixels[top : top + spec.height_px, left : left + spec.width_px]
 

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 
 from edgeq.errors import DataError
 from edgeq.types import Dataset
 
-__all__ = ["partition", "select"]
+__all__ = ["evenly", "partition", "select"]
+
+_Entry = TypeVar("_Entry")
+
+
+def evenly(entries: Sequence[_Entry], limit: int) -> list[_Entry]:
+    """At most ``limit`` of them, in equal steps: for a look; a set to calibrate on is drawn by `select`."""
+    count = min(limit, len(entries))
+    return [entries[index * len(entries) // count] for index in range(count)]
 
 
 def select(dataset: Dataset, count: int, *, seed: int = 0) -> Dataset:

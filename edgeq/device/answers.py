@@ -19,6 +19,7 @@ __all__ = [
     "BenchResult",
     "Facts",
     "Hello",
+    "ImageDigests",
     "InferResult",
     "LayersPart",
     "Loaded",
@@ -26,6 +27,7 @@ __all__ = [
     "Probe",
     "RuntimeFacts",
     "SeriesPart",
+    "TimesPart",
     "health_record",
     "health_samples",
     "layer_audits",
@@ -38,6 +40,7 @@ _Text = Annotated[str, Field(max_length=1000)]
 _Finite = Annotated[float, Field(allow_inf_nan=False)]
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _Texts = Annotated[dict[_Text, _Text], Field(max_length=200)]
+_Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 _FARTHEST_PX = 1e6
 
 
@@ -128,6 +131,14 @@ class Loaded(_Answer):
     model: Annotated[int, Field(ge=1)]
 
 
+class ImageDigests(_Answer):
+    """SHA-256 of what a model took and gave for an image."""
+
+    image: _Digest
+    input: _Digest
+    outputs: Annotated[dict[_Text, _Digest], Field(max_length=LIST_CHUNK)]
+
+
 class InferResult(_Answer):
     """What ran."""
 
@@ -152,6 +163,21 @@ class LayersPart(_Answer):
         precision: _Text
         kernel: _Text
         reason: _Text
+
+    layers: Annotated[list[Layer], Field(max_length=LIST_CHUNK)]
+
+
+class TimesPart(_Answer):
+    """Some layers of a profile."""
+
+    class Layer(_Answer):
+        """One executed layer."""
+
+        name: _Text
+        op: _Text
+        precision: _Text
+        kernel: _Text
+        time_ms: Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
     layers: Annotated[list[Layer], Field(max_length=LIST_CHUNK)]
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from edgeq.device.agent.wire import BEAT_S, LIST_CHUNK, MAX_LINE_BYTES, SILENCE_S, line_of, message_of
 from edgeq.device.answers import Hello, Missing, Probe, parse
-from edgeq.device.connect import bring_agent, lost, start_agent
+from edgeq.device.connect import Interpreter, bring_agent, lost, start_agent
 from edgeq.device.errors import DeviceError, LinkLost
 from edgeq.device.link import DeviceLink, Process
 
@@ -52,12 +52,20 @@ class Device:
 
     Args:
         link: opened here and closed at the end.
+        interpreter: what the agent runs on.
         silence_s: nothing heard for so long is taken for a dead agent.
     """
 
-    def __init__(self, link: DeviceLink, *, silence_s: float = SILENCE_S) -> None:
+    def __init__(
+        self,
+        link: DeviceLink,
+        *,
+        interpreter: Interpreter = Interpreter.USUAL,
+        silence_s: float = SILENCE_S,
+    ) -> None:
         self.name = link.name
         self._link = link
+        self._interpreter = interpreter
         self._silence_s = silence_s
         self._process: Process | None = None
         self._number = 0
@@ -89,7 +97,7 @@ class Device:
         try:
             self._link.open()
             self.reached = True
-            self.probe = bring_agent(self._link)
+            self.probe = bring_agent(self._link, interpreter=self._interpreter)
             self._process, self.hello = start_agent(self._link, self.probe)
         except BaseException:
             self._link.close()

@@ -6,6 +6,7 @@ import json
 import os
 import select
 import time
+from enum import Enum
 from typing import Any
 
 from edgeq.device.agent.wire import MAGIC, PROTOCOL
@@ -15,7 +16,17 @@ from edgeq.device.link import DeviceLink, Process
 from edgeq.device.package import Agent, build_agent
 from edgeq.device.process import quoted_path
 
-__all__ = ["LEAST_PYTHON", "bring_agent", "lost", "probe", "read_line", "run_script", "start_agent", "usable"]
+__all__ = [
+    "LEAST_PYTHON",
+    "Interpreter",
+    "bring_agent",
+    "lost",
+    "probe",
+    "read_line",
+    "run_script",
+    "start_agent",
+    "usable",
+]
 
 LEAST_PYTHON = (3, 9)
 _MARK = "edgeq-probe "
@@ -46,19 +57,37 @@ print("edgeq-probe " + json.dumps({
 """
 
 
-def probe(link: DeviceLink, agent: Agent | None = None) -> Probe:
+class Interpreter(Enum):
+    """Which Python of a device."""
+
+    USUAL = "usual"
+    """The link's own where it names one, else that of edgeq's environment, else the system's."""
+    SYSTEM = "system"
+    """The link's own, else the system's: that of the environment could not replace itself."""
+    ENVIRONMENT = "environment"
+    """That of edgeq's environment, whatever the link names; else the system's."""
+
+
+def probe(
+    link: DeviceLink, agent: Agent | None = None, *, interpreter: Interpreter = Interpreter.USUAL
+) -> Probe:
     """What the device is, and which Python it has.
+
+    Args:
+        link: opened.
+        agent: to look for; None: this edgeq's.
+        interpreter: whom to ask.
 
     Raises:
         DeviceError: no shell, or an answer that makes no sense.
         LinkLost: the connection went away.
     """
     chosen = agent or build_agent()
-    candidates = quoted_path(link.python) if link.python else "python3 python"
-    # The environment's interpreter goes first, unless the link names one.
-    prefer = (
-        "" if link.python else '[ -f "$root/venv/edgeq-setup.json" ] && set -- "$root/venv/bin/python" "$@"'
-    )
+    own = None if interpreter is Interpreter.ENVIRONMENT else link.python
+    candidates = quoted_path(own) if own else "python3 python"
+    prefer = ""
+    if own is None and interpreter is not Interpreter.SYSTEM:
+        prefer = '[ -f "$root/venv/edgeq-setup.json" ] && set -- "$root/venv/bin/python" "$@"'
     script = f"""
 root={quoted_path(link.folder)}
 program={quoted_path(_PROBE_PYTHON)}
@@ -104,10 +133,10 @@ def usable(found: Probe, name: str) -> Probe:
     return found
 
 
-def bring_agent(link: DeviceLink) -> Probe:
+def bring_agent(link: DeviceLink, *, interpreter: Interpreter = Interpreter.USUAL) -> Probe:
     """The probe of a device that has the agent now; sent only where it is not there already."""
     agent = build_agent()
-    found = usable(probe(link, agent), link.name)
+    found = usable(probe(link, agent, interpreter=interpreter), link.name)
     if not found.agent:
         link.put(agent.content, f"{found.root}/agent/{agent.file_name}")
     return found

@@ -14,11 +14,10 @@ from edgeq.device.answers import Loaded, parse
 from edgeq.device.client import Device, Upload
 from edgeq.errors import ModelError
 from edgeq.files import sha256_of
+from edgeq.runtimes.base import SessionOptions
+from edgeq.runtimes.options import options_json
 
 __all__ = ["DeviceModel", "bundle_model", "file_model"]
-
-_SIDE_FILES = (".bin", ".data")
-"""Weights beside a model: OpenVINO's, and ONNX's external data."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +29,8 @@ class DeviceModel:
     """Its name among the files."""
     files: Mapping[str, Upload] = field(repr=False)
     """By their names in the folder that the device makes of them."""
-    default_float: bool = False
-    xnnpack: bool | None = None
-    """TFLite: through XNNPACK or not; None: its default."""
+    options: SessionOptions = field(default_factory=SessionOptions)
+    """How it is opened there; threads are told with each job."""
 
     def bring(self, device: Device, **options: Any) -> int:
         """The model's number on the device, its files sent where they are not there.
@@ -45,8 +43,7 @@ class DeviceModel:
         request = {
             "runtime": self.runtime,
             "artifact": self.artifact,
-            "default_float": self.default_float,
-            "xnnpack": self.xnnpack,
+            "options": options_json(self.options),
             "files": {
                 name: {"sha256": file.sha256, "size_bytes": file.size_bytes}
                 for name, file in self.files.items()
@@ -70,7 +67,7 @@ def bundle_model(bundle: Bundle) -> DeviceModel:
     return DeviceModel(bundle.manifest.runtime, bundle.manifest.artifact, files)
 
 
-def file_model(artifact: Path, runtime: str, *, default_float: bool = False) -> DeviceModel:
+def file_model(artifact: Path, runtime: str) -> DeviceModel:
     """A model that is a file, or a folder, with what lies beside it and belongs to it.
 
     Raises:
@@ -81,11 +78,16 @@ def file_model(artifact: Path, runtime: str, *, default_float: bool = False) -> 
             inside = [path for path in sorted(artifact.rglob("*")) if path.is_file()]
             files = {path.relative_to(artifact.parent).as_posix(): _upload(path) for path in inside}
         else:
-            beside = [artifact.with_suffix(_SIDE_FILES[0]), Path(f"{artifact}{_SIDE_FILES[1]}")]
-            files = {path.name: _upload(path) for path in (artifact, *beside) if path.is_file()}
+            files = {path.name: _upload(path) for path in (artifact, *_beside(artifact)) if path.is_file()}
     except OSError as error:
         raise ModelError(f"{artifact} cannot be read: {error.strerror}") from error
-    return DeviceModel(runtime, artifact.name, files, default_float)
+    return DeviceModel(runtime, artifact.name, files)
+
+
+def _beside(artifact: Path) -> tuple[Path, ...]:
+    """Weights as OpenVINO and ONNX may keep them, and the float file that an integers-only one goes on in."""
+    tail = artifact.with_suffix(f".tail{artifact.suffix}")
+    return artifact.with_suffix(".bin"), Path(f"{artifact}.data"), tail
 
 
 def _upload(path: Path) -> Upload:

@@ -24,10 +24,10 @@ __all__ = ["Agent", "agent_modules", "build_agent"]
 _ROOT = Path(edgeq.__file__).parent
 _ENTRIES = tuple(
     f"edgeq.device.agent.{name}"
-    for name in ("serve", "audit", "bench", "facts", "inference", "install", "models")
+    for name in ("serve", "audit", "bench", "digests", "facts", "inference", "install", "models", "profile")
 )
 """With what ``serve`` imports only when it is asked for it."""
-_RUNTIME_MODULES = ("session", "audit", "probe")
+_RUNTIME_MODULES = ("session", "audit", "probe", "profile")
 _LAZY = ("edgeq.model.decode", "edgeq.data.preprocess", "edgeq.benchmark.memory")
 _MAIN = "from edgeq.device.agent.serve import main\n\nmain()\n"
 _EPOCH = (1980, 1, 1, 0, 0, 0)

@@ -54,8 +54,8 @@ class Predictor:
     post: PostProcess
     threads: int
     affinity: tuple[int, ...] = ()
-    reference_pixels: bool = False
-    """Resize by the rule that gives the same pixels on every machine."""
+    native_pixels: bool = False
+    """Resize as the device's own image library does, else as every machine can."""
     answered: dict[str, Detections | Float32Array] = field(default_factory=dict)
     """By the image's SHA-256."""
     details: dict[str, str] = field(default_factory=dict)
@@ -113,7 +113,7 @@ class Predictor:
             "post": to_jsonable(asdict(self.post)),
             "threads": self.threads,
             "affinity": list(self.affinity),
-            "reference_pixels": self.reference_pixels,
+            "native_pixels": self.native_pixels,
         }
         result = parse(InferResult, device.request("infer", request, on_part=take), device.name)
         self.details = dict(result.details)

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from edgeq.device.agent.wire import MAX_LINE_BYTES
-from edgeq.device.answers import Probe
 from edgeq.device.client import Device, Upload
-from edgeq.device.connect import run_script
+from edgeq.device.connect import Interpreter, probe, run_script
 from edgeq.device.errors import DeviceError
 from edgeq.device.link import DeviceLink
 from edgeq.device.process import quoted_path
@@ -78,25 +77,23 @@ def set_up(
             f"edgeq cannot install the runtime {unknown[0]!r} on a device",
             fix=f"it can install {', '.join(RUNTIME_PACKAGES)}; others come with the board's own system",
         )
-    # The agent of the system's Python: the environment's own could not replace itself.
-    own_python, link.python = link.python, link.python or "python3"  # type: ignore[misc]
-    try:
-        with tempfile.TemporaryDirectory(prefix="edgeq-wheels-") as folder, Worker(link, note=note) as worker:
-            found = worker.device.probe
-            assert found is not None
-            packages, there = _noted(link)
-            if set(runtimes) <= set(there) and not force:
-                return SetUp(packages, False, 0.0, str(found.python))
-            # The environment is made anew, with the runtimes that it had.
-            runtimes = list(dict.fromkeys([*there, *runtimes]))
-            platform = platform_of(found, link.name)
-            requirements, files = _gather(platform, runtimes, Path(folder), offline, wheels, note)
-            files = [file for file in files if not file.path.name.startswith("pip-")]
-            files.append(bundled_pip(Path(folder) / "pip"))
-            packages = _install(worker, files, requirements, runtimes, offline, progress)
-            return SetUp(packages, True, worker.device.sent_bytes / 1e6, str(found.python))
-    finally:
-        link.python = own_python  # type: ignore[misc]
+    with (
+        tempfile.TemporaryDirectory(prefix="edgeq-wheels-") as folder,
+        Worker(link, interpreter=Interpreter.SYSTEM, note=note) as worker,
+    ):
+        found = worker.device.probe
+        assert found is not None
+        packages, there = _noted(link)
+        if set(runtimes) <= set(there) and not force:
+            return SetUp(packages, False, 0.0, str(found.python))
+        # The environment is made anew, with the runtimes that it had.
+        runtimes = list(dict.fromkeys([*there, *runtimes]))
+        platform = platform_of(found, link.name)
+        requirements, files = _gather(platform, runtimes, Path(folder), offline, wheels, note)
+        files = [file for file in files if not file.path.name.startswith("pip-")]
+        files.append(bundled_pip(Path(folder) / "pip"))
+        packages = _install(worker, files, requirements, runtimes, offline, progress)
+        return SetUp(packages, True, worker.device.sent_bytes / 1e6, str(found.python))
 
 
 def clean(link: DeviceLink) -> None:
@@ -125,13 +122,7 @@ def clean(link: DeviceLink) -> None:
 
 def _noted(link: DeviceLink) -> tuple[dict[str, str], list[str]]:
     """Packages and runtimes of the environment that is there; empty where there is none."""
-    from edgeq.device.connect import probe
-
-    chosen, link.python = link.python, None  # type: ignore[misc]
-    try:
-        found: Probe = probe(link)
-    finally:
-        link.python = chosen  # type: ignore[misc]
+    found = probe(link, interpreter=Interpreter.ENVIRONMENT)
     note: dict[str, Any] = found.setup or {}
     packages, there = note.get("packages"), note.get("runtimes")
     if not isinstance(packages, dict) or not isinstance(there, list):

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from edgeq.device.client import AgentError, Device
+from edgeq.device.connect import Interpreter
 from edgeq.device.errors import LinkLost
 from edgeq.device.link import DeviceLink
 
@@ -22,6 +23,7 @@ class Worker:
 
     Args:
         link: the way to it.
+        interpreter: what the agent runs on.
         note: told about every reconnection.
         pauses_s: between tries; fewer and shorter ones in tests.
     """
@@ -30,10 +32,11 @@ class Worker:
         self,
         link: DeviceLink,
         *,
+        interpreter: Interpreter = Interpreter.USUAL,
         note: Callable[[str], None] = lambda text: None,
         pauses_s: tuple[float, ...] = _PAUSES_S,
     ) -> None:
-        self.device = Device(link)
+        self.device = Device(link, interpreter=interpreter)
         self.reconnections = 0
         self._note = note
         self._pauses_s = pauses_s

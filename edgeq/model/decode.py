@@ -227,6 +227,7 @@ def _decode_grid(boxes: Float32Array, rows: IntArray, *, head: HeadSpec, spec: I
     columns = -(-spec.width_px // stride)
     cells = np.stack([within % columns, within // columns], axis=1)
     scale = stride[:, None].astype(np.float32)
-    sizes = np.exp(boxes[:, 2:]) * scale
+    # In double precision and rounded once: numpy's exp of float32 differs by a bit from one CPU to the next.
+    sizes = np.exp(boxes[:, 2:].astype(np.float64)).astype(np.float32) * scale
     centres = (boxes[:, :2] + cells.astype(np.float32)) * scale
     return np.concatenate([centres, sizes], axis=1)

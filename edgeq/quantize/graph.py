@@ -19,6 +19,7 @@ __all__ = [
     "is_depthwise",
     "is_layer",
     "node_name",
+    "position_count",
     "silu_of",
     "tail_nodes",
     "users",
@@ -87,6 +88,13 @@ def weight_axis(node: ir.Node) -> int:
     if node.op_type == "Gemm" and not node.attributes.get_int("transB", 0):
         return 1
     return 1 if node.op_type == "MatMul" else 0
+
+
+def position_count(node: ir.Node) -> int:
+    """Height times width of what a node makes; 1 where it has neither, or they are not known."""
+    shape = node.outputs[0].shape
+    sides = [] if shape is None else list(shape)[2:]
+    return int(np.prod([side if isinstance(side, int) else 1 for side in sides]))
 
 
 def silu_of(node: ir.Node) -> tuple[ir.Node, ir.Value] | None:

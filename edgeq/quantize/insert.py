@@ -25,8 +25,9 @@ def insert_qdq(model: ir.Model, plan: Plan) -> ir.Model:
     """The QDQ model.
 
     Requires a normalised float model and a plan made for it. Ensures that every INT8 op reads and
-    writes through a pair, that its constants are int8 (bias int32, or float where the plan says so),
-    and that inputs and outputs of the model are unchanged. The argument is not changed.
+    writes through a pair, that its constants are int8 (bias int32, or float where the plan says so), that
+    the weights of float layers are int8 where the plan says so, and that inputs and outputs of the model
+    are unchanged. The argument is not changed.
     """
     result = model.clone()
     graph = result.graph

@@ -18,23 +18,24 @@ from edgeq.data.stream import iter_tensors
 from edgeq.model.source import FloatModel
 from edgeq.quantize.auto import choose_grids
 from edgeq.quantize.cache import StatisticsCache, default_cache_folder
-from edgeq.quantize.compensate import compensated_heads
+from edgeq.quantize.compensate import CompensatedWeight, compensated_heads
 from edgeq.quantize.drift import OutputDrift, has_rows
 from edgeq.quantize.equalize import equalize_depthwise
+from edgeq.quantize.graph import head_nodes, node_name, tail_nodes
 from edgeq.quantize.insert import model_bytes
 from edgeq.quantize.observe import Observer
 from edgeq.quantize.ort import in_parallel
 from edgeq.quantize.plan import Plan
 from edgeq.quantize.planner import build_plan
+from edgeq.quantize.precision import assign_precisions
 from edgeq.quantize.predict import DropPredictor
-from edgeq.quantize.recipe import Recipe
+from edgeq.quantize.recipe import Precision, Recipe
 from edgeq.quantize.scheme import Scheme
 from edgeq.quantize.sensitivity import Harm, OutputNoise
 from edgeq.quantize.split_heads import split_heads
 from edgeq.quantize.statistics import Statistics, merge_statistics
 from edgeq.quantize.teacher import LayerError
 from edgeq.quantize.tune import Tuned, TuningStep, tune
-from edgeq.quantize.weights import QuantisedWeight
 from edgeq.types import Float32Array, Sample
 
 __all__ = ["CalibrationSet", "LayerReport", "Quantized", "default_cache_folder", "quantize"]
@@ -45,6 +46,7 @@ _CHUNK_IMAGES = 16
 """Statistics are kept after every so many images, so that an interrupted run goes on from there."""
 _RANGE_IMAGES, _FEWEST_RANGE_IMAGES = 8, 4
 _ERROR_IMAGES = 8
+_MOMENT_IMAGES, _FEWEST_MOMENT_IMAGES = 24, 12
 _PREDICTION_IMAGES, _FEWEST_PREDICTION_IMAGES = 24, 16
 _RANKING_IMAGES = 8
 _USUAL_PX, _MOST_MORE = 416 * 416, 2.0
@@ -159,16 +161,19 @@ def quantize(
         )  # fmt: skip
 
     with clock("weights"):
-        images = _tensors(model, calibration, _ERROR_IMAGES)
-        weights = _compensated(graph, images, scheme, recipe)
+        heads = _compensated(graph, model, calibration, scheme, recipe)
+        weights = {name: found.weight for name, found in heads.items()}
+        settled = {name: found.bias_shift for name, found in heads.items()}
 
     def make_plan(kept: Mapping[str, str], shifts: Mapping[str, Float32Array]) -> Plan:
+        # A mean error over all positions is the background's, so it is not taken out of a prediction layer.
         return build_plan(
             graph, scheme, recipe, grids,
-            kept_float=kept, score_layers=score_layers, bias_shifts=shifts, weights=weights,
+            kept_float=kept, score_layers=score_layers, bias_shifts={**shifts, **settled}, weights=weights,
         )  # fmt: skip
 
     with clock("tune"):
+        images = _tensors(model, calibration, _ERROR_IMAGES)
         predictor = _predictor(model, calibration, recipe)
         tuned = tune(
             graph, recipe, make_plan, images, predictor,
@@ -189,14 +194,20 @@ def quantize(
 
 
 def _compensated(
-    graph: ir.Model, images: list[Float32Array], scheme: Scheme, recipe: Recipe
-) -> dict[str, QuantisedWeight]:
-    """Weights of the prediction layers, where these are INT8; a bias in int32 may ask for other scales."""
-    if not recipe.weight_compensation or scheme.quantize_bias or (recipe.float_heads and scheme.float_heads):
+    graph: ir.Model, model: FloatModel, calibration: CalibrationSet, scheme: Scheme, recipe: Recipe
+) -> dict[str, CompensatedWeight]:
+    """Weights of the prediction layers that are INT8; a bias in int32 may ask for other scales."""
+    if not recipe.weight_compensation or scheme.quantize_bias:
+        return {}
+    ops = assign_precisions(graph, scheme, recipe)
+    heads = [node_name(node) for node in head_nodes(graph.graph, tail_nodes(graph.graph))]
+    names = [name for name in heads if ops[name].precision is Precision.INT8]
+    if not names:
         return {}
     return compensated_heads(
-        graph, images, granularity=recipe.granularity, method=recipe.weight_range,
-        bits=recipe.weight_bits or scheme.weight_bits,
+        graph, names, _tensors(model, calibration, _MOMENT_IMAGES, _FEWEST_MOMENT_IMAGES),
+        spec=model.input, head=model.head, granularity=recipe.granularity, method=recipe.weight_range,
+        bits=recipe.weight_bits or scheme.weight_bits, half_scales=scheme.half_scales,
     )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgeq.errors import ModelError
-from edgeq.quantize.graph import head_nodes, node_name, tail_nodes
+from edgeq.quantize.graph import constant_array, node_name, tail_nodes
 from edgeq.quantize.observe import MOVES_DATA
 from edgeq.quantize.plan import OpPlan, Plan, TensorPlan
 from edgeq.quantize.precision import assign_precisions, matching_rules
@@ -81,15 +81,17 @@ def build_plan(
 def _stored_weights(
     model: ir.Model, scheme: Scheme, recipe: Recipe, ops: Mapping[str, OpPlan]
 ) -> frozenset[str]:
-    """Float prediction layers whose weights are INT8 in the file; none that a rule wants in float."""
-    rules = matching_rules(model, recipe.rules)
-    heads = head_nodes(model.graph, tail_nodes(model.graph))
+    """Float layers with INT8 weights; the tail's are numbers to decode with, not learned ones."""
+    tail = tail_nodes(model.graph)
+    asked = {name for name, rule in matching_rules(model, recipe.rules).items() if rule.precision is not None}
     return frozenset(
         name
-        for node in heads
+        for node in model.graph
         if node.op_type in scheme.stored_weight_ops
-        and ops[name := node_name(node)].precision is Precision.FLOAT
-        and (name not in rules or rules[name].precision is None)
+        and node not in tail
+        and (name := node_name(node)) not in asked
+        and ops[name].precision is Precision.FLOAT
+        and constant_array(node.inputs[1]) is not None
     )
 
 

@@ -6,6 +6,7 @@ import difflib
 import fnmatch
 from collections.abc import Collection, Iterable, Mapping
 
+import numpy as np
 import onnx_ir as ir
 
 from edgeq.errors import RecipeError
@@ -21,10 +22,13 @@ from edgeq.quantize.graph import (
 from edgeq.quantize.plan import OpPlan
 from edgeq.quantize.recipe import Precision, Recipe, Rule
 from edgeq.quantize.scheme import Placement, Scheme
+from edgeq.quantize.work import work_shares
 
 __all__ = ["assign_precisions", "block_of", "matching_rules"]
 
 _INT8_REASON = "INT8"
+_EPSILON = 1e-9
+"""All shares add up to 1 but for rounding."""
 
 
 def assign_precisions(
@@ -51,15 +55,7 @@ def assign_precisions(
     tail = tail_nodes(model.graph)
     reasons: dict[ir.Node, str | None] = {}
     rules = matching_rules(model, recipe.rules)
-    found = head_nodes(model.graph, tail)
-    few = len(found) <= scheme.few_float_heads
-    exact = scheme.few_float_head_ops
-    heads = {
-        node
-        for node in found
-        if node.op_type not in scheme.float_output_ops or (few and (exact is None or node.op_type in exact))
-    }
-    heads = heads if recipe.float_heads and scheme.float_heads else set()
+    heads = _float_heads(model, scheme, tail) if recipe.float_heads else set()
     heads = {node for node in heads if node_name(node) not in score_layers}
     for node in model.graph:
         name = node_name(node)
@@ -89,6 +85,24 @@ def assign_precisions(
         )
         for node, why in reasons.items()
     }
+
+
+def _float_heads(model: ir.Model, scheme: Scheme, tail: set[ir.Node]) -> set[ir.Node]:
+    """Prediction layers that the scheme keeps in float."""
+    if not scheme.float_heads:
+        return set()
+    found = head_nodes(model.graph, tail)
+    rounding = {node for node in found if node.op_type not in scheme.float_output_ops}
+    exact = scheme.few_float_head_ops
+    few = [node for node in found if exact is None or node.op_type in exact]
+    if len(found) > scheme.few_float_heads or not few:
+        return rounding
+    shares = work_shares(model.graph)
+    few.sort(key=lambda node: shares.get(node_name(node), 0.0))
+    spent = np.cumsum([shares.get(node_name(node), 0.0) for node in few])
+    return rounding.union(
+        node for node, sum_ in zip(few, spent, strict=True) if sum_ <= scheme.few_float_head_share + _EPSILON
+    )
 
 
 def matching_rules(model: ir.Model, rules: Iterable[Rule]) -> dict[str, Rule]:

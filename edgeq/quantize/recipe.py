@@ -15,7 +15,7 @@
     [passes]
     depthwise_equalization = false # left out: as the target needs
     bias_correction = true
-    weight_compensation = false    # prediction layers in INT8: rounding errors that cancel
+    weight_compensation = true     # prediction layers in INT8: rounding errors cancel where objects are
 
     [tail]
     float_heads = true             # prediction convolutions in float; the decode behind them always is
@@ -105,7 +105,7 @@ class Recipe:
     depthwise_equalization: bool | None = None
     """None: as the runtime's scheme says."""
     bias_correction: bool = True
-    weight_compensation: bool = False
+    weight_compensation: bool = True
     float_heads: bool = True
     """Prediction layers stay float; not those that the runtime's scheme has in INT8 all the same, such as the
     scores of a fused head, which a rule can keep in float."""
@@ -159,7 +159,7 @@ class _Weights(_Section):
 class _Passes(_Section):
     depthwise_equalization: bool | None = None
     bias_correction: bool = True
-    weight_compensation: bool = False
+    weight_compensation: bool = True
 
 
 class _Tail(_Section):

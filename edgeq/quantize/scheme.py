@@ -64,10 +64,13 @@ class Scheme:
     """So many prediction layers or fewer stay in float even where INT8 ones could give float."""
     few_float_head_ops: frozenset[str] | None = None
     """Of these ops only; None: of any."""
+    few_float_head_share: float = 1.0
+    """Of those few only the cheapest, up to this share of all multiplications."""
     split_heads: bool = False
     """Split prediction layers whose outputs are sliced apart: a tensor has one grid, and slices copy."""
     stored_weight_ops: frozenset[str] = frozenset()
-    """Ops whose weights are INT8 in the file also where they are prediction layers that compute in float."""
+    """Ops that store their weights in INT8, per channel, also where they compute in float: the runtime
+    restores them. Not those that a rule of the recipe keeps in float."""
     equalize_depthwise: bool = False
     """Equalise what depthwise convolutions read, unless the recipe says otherwise: without a zero point and
     with one scale per tensor, most channels would be left with a few levels."""

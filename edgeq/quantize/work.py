@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
 import onnx_ir as ir
 
-from edgeq.quantize.graph import constant_array, is_layer, node_name
+from edgeq.quantize.graph import constant_array, is_layer, node_name, position_count
 
 __all__ = ["work_shares"]
 
@@ -17,10 +16,6 @@ def work_shares(graph: ir.Graph) -> dict[str, float]:
         if not is_layer(node):
             continue
         weight = constant_array(node.inputs[1])
-        shape = node.outputs[0].shape
-        positions = 1
-        if shape is not None and len(shape) > 2:
-            positions = int(np.prod([dim if isinstance(dim, int) else 1 for dim in list(shape)[2:]]))
-        counts[node_name(node)] = float((0 if weight is None else weight.size) * positions)
+        counts[node_name(node)] = float((0 if weight is None else weight.size) * position_count(node))
     total = sum(counts.values()) or 1.0
     return {name: count / total for name, count in counts.items()}

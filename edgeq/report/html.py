@@ -74,8 +74,9 @@ def render_page(title: str, facts: Mapping[str, object], reports: Mapping[str, M
     """
     sections = [_facts(facts)]
     for name, data in _ordered(reports):
-        make = _SECTIONS.get(name)
+        make = _SECTIONS.get(_kind(name))
         sections.append(f"<h2>{_text(name.capitalize())}</h2>")
+        sections.append(_where(data))
         sections.append(make(data) if make is not None else "")
         sections.append(_raw(data))
     return (
@@ -90,9 +91,28 @@ def render_page(title: str, facts: Mapping[str, object], reports: Mapping[str, M
 
 def _ordered(reports: Mapping[str, Mapping[str, object]]) -> list[tuple[str, Mapping[str, object]]]:
     known = list(_SECTIONS)
-    return sorted(
-        reports.items(), key=lambda item: (known.index(item[0]) if item[0] in known else 99, item[0])
-    )
+
+    def place(name: str) -> int:
+        return known.index(_kind(name)) if _kind(name) in known else len(known)
+
+    return sorted(reports.items(), key=lambda item: (place(item[0]), item[0]))
+
+
+def _kind(name: str) -> str:
+    """The report that it is: one of several devices carries the device's name, too (``latency-pi5``)."""
+    return name.partition("-")[0]
+
+
+def _where(data: Mapping[str, object]) -> str:
+    """The device that a report was made on, and whether that was a real one; empty: this machine."""
+    device = data.get("device")
+    if not isinstance(device, Mapping):
+        return ""
+    what = f"on {plain(device.get('name'))}" + (f", {plain(device['model'])}" if device.get("model") else "")
+    label = f' <b class="fail">{_text(device["emulated"])}</b>' if device.get("emulated") else ""
+    said = data.get("parity_summary")
+    lines = [said] if isinstance(said, str) else said if isinstance(said, Sequence) else []
+    return f"<p>{_text(what)}{label}</p>" + "".join(f"<p>{_text(line)}</p>" for line in lines)
 
 
 def _text(value: object) -> str:

@@ -25,6 +25,7 @@ __all__ = [
     "runs_here",
     "runtime_for",
     "runtime_names",
+    "simulation_of",
 ]
 
 GROUP = "edgeq.runtimes"
@@ -105,6 +106,17 @@ def runs_here(runtime: Runtime) -> bool:
     from edgeq.runtimes.base import Simulated
 
     return not isinstance(runtime, Simulated) or runtime.runs_here()
+
+
+def simulation_of(runtime: Runtime, qdq: bytes) -> bytes:
+    """What ONNX Runtime computes in a runtime's place: the QDQ model, rounding as the artifact does.
+
+    Raises:
+        ModelError: it is no QDQ model.
+    """
+    from edgeq.runtimes.base import SimulatedOtherwise
+
+    return runtime.simulation(qdq) if isinstance(runtime, SimulatedOtherwise) else qdq
 
 
 def check_precision(runtime: Runtime, precision: ModelPrecision, *, integer_io: bool = False) -> None:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy.typing as npt
 
-from edgeq.types import InputSpec, ModelPrecision, TensorInfo
+from edgeq.types import HeadSpec, InputSpec, ModelPrecision, PostProcess, TensorInfo
 
 if TYPE_CHECKING:
     from edgeq.quantize.scheme import Scheme
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 __all__ = [
     "Artifact",
     "AuditReport",
+    "ConcurrentSession",
+    "IntegerPart",
     "LayerAudit",
     "LayerPrecision",
     "LayerTime",
@@ -30,9 +32,13 @@ __all__ = [
     "ProbeReport",
     "ProfiledSession",
     "Runtime",
+    "RuntimeOption",
     "Session",
     "SessionOptions",
+    "ShowsIntegers",
     "Simulated",
+    "SimulatedOtherwise",
+    "WithSuppression",
 ]
 
 
@@ -46,12 +52,30 @@ class SessionOptions:
     """Run a float model in the runtime's own default precision rather than forced float32."""
     xnnpack: bool | None = None
     """TFLite: run through XNNPACK, or on TFLite's own kernels alone; None: its default, which is XNNPACK."""
+    performance_hint: str | None = None
+    """OpenVINO: ``latency``, or ``throughput`` for several inferences at once; None: latency."""
     compute_capability: str | None = None
     """Of the NVIDIA GPU that a model is checked for on a machine without one: ``8.7``."""
     dla_core: int | None = None
     """NVIDIA DLA core to run on, the GPU doing what it cannot; None: the GPU."""
     compute_units: str | None = None
-    """Core ML: ``all``, ``cpu-and-ne``, ``cpu-and-gpu`` or ``cpu``; None: its default, which is all."""
+    """Core ML: ``all``, ``cpu-and-ne``, ``cpu-and-gpu`` or ``cpu-only``; None: its default, which is all."""
+
+
+@dataclass(frozen=True)
+class RuntimeOption:
+    """What a user may set of one runtime with ``--runtime-option NAME=VALUE``.
+
+    A runtime lists its own in an attribute ``options``; one without it has none.
+    """
+
+    name: str
+    """As the user writes it."""
+    field: str
+    """Of `SessionOptions`."""
+    values: tuple[str, ...] = ()
+    """Allowed; empty: whole numbers. ``("on", "off")`` is a switch."""
+    help: str = ""
 
 
 @dataclass(frozen=True)
@@ -142,6 +166,24 @@ class ProfiledSession(Protocol):
         Args:
             tensor: as for ``infer``.
             runs: inferences that the times are the median of, after one that does not count.
+        """
+        ...
+
+
+@runtime_checkable
+class ConcurrentSession(Protocol):
+    """A session that runs several inferences at once; a `Session` need not be one."""
+
+    @property
+    def in_flight(self) -> int:
+        """With so many at once it is busiest, as it was opened."""
+        ...
+
+    def infer_all(self, tensors: Iterable[npt.NDArray[Any]]) -> None:
+        """Infer from all of them, so many at once; the outputs are dropped.
+
+        Raises:
+            ModelError: as ``infer``.
         """
         ...
 
@@ -315,4 +357,69 @@ class Simulated(Protocol):
 
     def runs_here(self) -> bool:
         """Whether sessions can be opened on this machine; nothing of the vendor's is loaded to find out."""
+        ...
+
+
+@runtime_checkable
+class WithSuppression(Protocol):
+    """What a runtime offers besides that can suppress overlapping boxes itself."""
+
+    def with_suppression(
+        self, model: bytes, path: Path, *, spec: InputSpec, head: HeadSpec, post: PostProcess
+    ) -> Artifact:
+        """A detector with non-maximum suppression inside (host).
+
+        Args:
+            model: serialised QDQ or float model.
+            path: what to write; replaced where it exists.
+            spec: its input.
+            head: its head.
+            post: thresholds where the app gives none.
+
+        Raises:
+            SpecError: the head needs none.
+            InputError, ModelError, OutputError, UnavailableError: as lowering.
+        """
+        ...
+
+
+@runtime_checkable
+class SimulatedOtherwise(Protocol):
+    """What a runtime offers besides whose artifacts round where the QDQ model does not."""
+
+    def simulation(self, model: bytes) -> bytes:
+        """The QDQ model with the artifact's roundings written in, for ONNX Runtime (host).
+
+        Raises:
+            ModelError: it is no QDQ model.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class IntegerPart:
+    """An artifact that gives the tensors where its INT8 part begins and ends, in the order of the model."""
+
+    path: Path
+    begins: frozenset[str]
+    """Outputs that float layers, or the input, were rounded to."""
+    ends: frozenset[str]
+    """Outputs that float layers or the caller read."""
+
+
+@runtime_checkable
+class ShowsIntegers(Protocol):
+    """What a runtime offers besides whose artifacts can be cut where float and INT8 layers meet.
+
+    Integers can be compared to the bit between machines; float layers round as each CPU does.
+    """
+
+    def integer_part(self, artifact: Path, folder: Path) -> IntegerPart | None:
+        """The artifact cut there, written into a folder (host); None: it computes nothing in INT8.
+
+        Raises:
+            ModelError: the artifact is damaged.
+            OutputError: it cannot be written.
+            UnavailableError: what it takes to cut it is not installed.
+        """
         ...

@@ -15,7 +15,7 @@ from .conftest import Lower, Lowered, eval_tensors, nhwc
 
 pytest.importorskip("ai_edge_litert", reason="the runtime tflite is not installed")
 
-from tools.arm.integer_ends import expose_integer_ends
+from edgeq.runtimes.tflite.integer_part import integer_part
 
 DEMO = data_folder("demo") / "data.yaml"
 XNNPACK_CPUS = ("cortex-a72", "cortex-a76")
@@ -31,9 +31,9 @@ SHARED = {
 
 def _check_identical(lowered: Lowered, data: Path, folder: Path, *, cpu: str, images: int) -> None:
     inputs = nhwc(eval_tensors(lowered.source, data, count=images))
-    ends = folder / "ends.tflite"
-    ends.write_bytes(expose_integer_ends(lowered.int8.read_bytes()))
-    here, there = run_model(ends, inputs, cpu=None), run_model(ends, inputs, cpu=cpu)
+    part = integer_part(lowered.int8, folder)
+    assert part is not None
+    here, there = (run_model(part.path, inputs, cpu=kind) for kind in (None, cpu))
     assert here.details["delegate"] == there.details["delegate"] == "XNNPACK"
     assert here.details["version"] == there.details["version"]
     assert len(here.outputs) == images

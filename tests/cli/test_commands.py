@@ -94,6 +94,37 @@ def test_bench_a_plain_model_alone(bundle, edgeq):
     assert result.json["speedups"] == []
 
 
+def test_bench_takes_a_hint_only_where_the_runtime_has_one(bundle, edgeq):
+    result = edgeq("bench", bundle, "--runtime-option", "hint=throughput")
+    assert result.code == 2
+    assert "onnxruntime has no option 'hint'" in result.err
+
+
+def test_bench_for_throughput(tmp_path, made_bundle, edgeq):
+    pytest.importorskip("openvino")
+    source, data = float_model(made_bundle), made_bundle[1]
+    made = edgeq(
+        "quantize",
+        source,
+        "--target",
+        "intel-vnni",
+        "--calib",
+        data,
+        "-o",
+        tmp_path / "b",
+        "--no-cache",
+        "--skip-fit-check",
+    )
+    assert made.code == 0, made.err
+    asked = ("bench", tmp_path / "b", "--duration", "200ms", "--min-runs", 5, "--runtime-option")
+    assert edgeq(*asked, "hint=speed").code == 2
+    assert edgeq(*asked, "hint=throughput", "--on", "local").code == 2
+    report = edgeq(*asked, "hint=throughput", "--json").json
+    assert {entry["details"]["performance_hint"] for entry in report["contestants"]} == {"throughput"}
+    assert report["throughput"].keys() == {entry["name"] for entry in report["contestants"]}
+    assert all(found["inferences_per_s"] > 0 for found in report["throughput"].values())
+
+
 def test_bench_against_another(bundle, made_bundle, edgeq):
     arguments = ("--duration", "100ms", "--min-runs", 5, "--no-memory", "--no-save", "--json")
     result = edgeq("bench", bundle, "--against", float_model(made_bundle), *arguments)

@@ -89,3 +89,34 @@ def test_a_plain_package_is_no_bundle(bundle, edgeq):
     refused = edgeq("evaluate", bundle / "model.mlpackage", "--data", bundle)
     assert refused.code == 4
     assert "macOS" in refused.err
+
+
+def test_an_option_of_the_runtime_is_checked_before_anything_runs(bundle, made, edgeq):
+    data = made / "set" / "data.yaml"
+    done = edgeq(
+        "evaluate", bundle, "--data", data, "--runtime-option", "compute-units=cpu-only", "--no-save"
+    )
+    assert done.code == 0, done.err
+    assert "compute-units=cpu-only" in done.err
+    for command in (
+        ("bench", bundle),
+        ("audit", bundle),
+        ("gate", bundle),
+        ("evaluate", bundle, "--data", data),
+    ):
+        refused = edgeq(*command, "--runtime-option", "dla-core=0")
+        assert refused.code == 2
+        assert "coreml has no option 'dla-core'" in refused.err
+
+
+def test_export_writes_an_app_model(bundle, tmp_path, edgeq):
+    out = tmp_path / "app.mlpackage"
+    done = edgeq("export", bundle, "-o", out, "--confidence", "0.4", "--json")
+    assert done.code == 0, done.err
+    assert done.json["confidence"] == 0.4
+    assert done.json["size_mb"] > 0
+    again = edgeq("export", bundle, "-o", out)
+    assert again.code == 2
+    assert "--force" in again.err
+    wrong = edgeq("export", bundle, "-o", tmp_path / "app.tflite")
+    assert "mlpackage" in wrong.err

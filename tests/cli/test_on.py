@@ -27,7 +27,9 @@ def test_evaluate_on_a_device(edgeq, bundle, made_bundle):
     report = there.json
     assert report["parity"]["identical"] is True
     assert report["parity"]["image_count"] == 8
-    assert report["pixel_parity"]["image_count"] == 8
+    assert report["parity"]["tensors"]["equal_pixels_count"] == 8
+    assert report["parity"]["tensors"]["equal_outputs_count"] == 8
+    assert report["native_resize_parity"]["image_count"] == 8
     assert report["models"] == here.json["models"]
     assert report["drop"] == here.json["drop"]
     assert report["device"]["name"] == "local"
@@ -50,6 +52,30 @@ def test_bench_on_a_device(edgeq, bundle):
     assert report["device"]["emulated"] is None
     stored = open_bundle(bundle).report("latency")
     assert stored["device"] == report["device"]
+
+
+def test_times_of_layers_on_a_device(edgeq, bundle):
+    result = edgeq(
+        "bench", bundle, "--on", "local", "--per-layer", "--duration", "100ms", "--min-runs", "3",
+        "--no-memory", "--no-save", "--json",
+    )  # fmt: skip
+    assert result.code == 0, result.err
+    layers = result.json["layers"]
+    assert sum(layer["kernel"] == "QLinearConv" for layer in layers) >= 1
+    assert all(layer["time_ms"] >= 0 for layer in layers)
+
+
+def test_another_bundle_is_the_rival_on_a_device(edgeq, bundle, tmp_path):
+    other = shutil.copytree(bundle, tmp_path / "other")
+    result = edgeq(
+        "bench", bundle, "--on", "local", "--against", other, "--duration", "100ms", "--min-runs", "3",
+        "--no-memory", "--no-save", "--json",
+    )  # fmt: skip
+    assert result.code == 0, result.err
+    names = [entry["name"] for entry in result.json["contestants"]]
+    assert len(names) == 2
+    assert names[0].endswith("(other)")
+    assert result.json["speedups"][0]["baseline"] == names[0]
 
 
 def test_rate_soak_and_affinity_run_through_the_agent_here(edgeq, bundle):

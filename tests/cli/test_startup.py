@@ -154,3 +154,10 @@ def test_interrupt_in_a_command(edgeq, monkeypatch):
 def test_app_knows_every_command():
     names = {entry.callback.__name__ for entry in app.registered_commands}
     assert set(COMMANDS) <= names
+
+
+def test_the_package_runs_as_a_module():
+    done = subprocess.run(
+        [sys.executable, "-m", "edgeq", "--version"], capture_output=True, text=True, cwd=ROOT, check=False
+    )
+    assert (done.returncode, done.stdout.split()[0]) == (0, "edgeq"), done.stderr

@@ -66,6 +66,41 @@ def test_evaluate_bench_and_predict_work_in_both_layouts(bundle, made, edgeq):
     assert edgeq("predict", bundle, image, "--json").code == 0
 
 
+def test_parity_of_a_device_shows_the_int8_tensors(bundle, made, edgeq, tmp_path, monkeypatch):
+    monkeypatch.setenv("EDGEQ_DEVICE_FOLDER", str(tmp_path / "device"))
+    data = made / "set" / "data.yaml"
+    report = edgeq("evaluate", bundle, "--data", data, "--on", "local", "--json").json
+    told = report["parity"]["tensors"]
+    assert told["int8_tensor_count"] >= 1
+    assert told["equal_int8_count"] == told["equal_pixels_count"] == told["image_count"] == 8
+    assert told["arises_in"] is None
+    float_file = bundle / "reference" / "float.tflite"
+    flags = ("--data", data, "--on", "local", "--json")
+    told = edgeq("evaluate", float_file, *flags).json["parity"]["tensors"]
+    assert told["int8_tensor_count"] == 0
+
+
+def test_an_integer_rival_brings_its_float_tail_and_tflite_tells_no_times(
+    bundle, made, edgeq, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("EDGEQ_DEVICE_FOLDER", str(tmp_path / "device"))
+    integer = tmp_path / "integer"
+    result = edgeq(
+        "quantize", made / "tiny.onnx", "--target", "raspberry-pi-5", "--calib", made / "set" / "data.yaml",
+        "--io", "int8", "-o", integer, "--skip-fit-check",
+    )  # fmt: skip
+    assert result.code == 0, result.err
+    assert (integer / "model.tail.tflite").is_file()
+    quick = ("--on", "local", "--duration", "100ms", "--min-runs", 3, "--no-memory", "--no-save", "--json")
+    rival = edgeq("bench", bundle, "--against", integer, *quick)
+    assert rival.code == 0, rival.err
+    assert rival.json["contestants"][0]["details"]["tail"] == "model.tail.tflite, float"
+    refused = edgeq("bench", bundle, "--per-layer", *quick)
+    assert refused.code == 4
+    assert "tells no times of layers" in refused.json["error"]
+    assert "--per-layer" in refused.json["fix"]
+
+
 def test_a_plain_file_is_judged_as_its_bundle_is(bundle, made, edgeq):
     data = made / "set" / "data.yaml"
     paired = edgeq(
@@ -219,18 +254,19 @@ def test_targets_tell_their_hardware(edgeq):
 @pytest.mark.parametrize("on", [(), ("--on", "local")], ids=["here", "agent"])
 def test_xnnpack_is_switched_off_and_recorded(bundle, edgeq, on):
     quick = ("--duration", "200ms", "--min-runs", 5, "--no-memory", "--no-save", "--json")
-    for flag, delegate in (("--xnnpack", "XNNPACK"), ("--no-xnnpack", "none")):
-        latency = edgeq("bench", bundle, flag, *quick, *on).json
+    for option, delegate in (("xnnpack=on", "XNNPACK"), ("xnnpack=off", "none")):
+        latency = edgeq("bench", bundle, "--runtime-option", option, *quick, *on).json
         assert {entry["details"]["delegate"] for entry in latency["contestants"]} == {delegate}
 
 
 def test_evaluate_without_xnnpack_says_so(bundle, made, edgeq):
     data = made / "set" / "data.yaml"
-    report = edgeq("evaluate", bundle, "--no-xnnpack", "--data", data, "--no-save", "--json").json
+    off = ("--runtime-option", "xnnpack=off")
+    report = edgeq("evaluate", bundle, *off, "--data", data, "--no-save", "--json").json
     assert report["sessions"]["int8"]["delegate"] == "none"
 
 
 def test_xnnpack_of_another_runtime_is_an_error(made, edgeq):
-    result = edgeq("bench", made / "tiny.onnx", "--no-xnnpack")
+    result = edgeq("bench", made / "tiny.onnx", "--runtime-option", "xnnpack=off")
     assert result.code == 2
-    assert "for TFLite" in result.err
+    assert "no option 'xnnpack'" in result.err

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
-import socket
-import subprocess
 import sys
 import threading
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,95 +16,21 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgeq.device.local import LocalLink
-
-SSHD = shutil.which("sshd") or shutil.which("sshd", path="/usr/sbin:/usr/local/sbin")
-
-
-@dataclass(frozen=True)
-class Board:
-    """A running sshd and the client's side of it."""
-
-    folder: Path
-    port: int
-    config: Path
-    known_hosts: Path
-
-    @property
-    def ssh(self) -> tuple[str, ...]:
-        return ("ssh", "-F", str(self.config))
-
-    def config_with(self, name: str, **options: str) -> tuple[str, ...]:
-        """The ssh command with another config: the same, with these options instead."""
-        lines = self.config.read_text().splitlines()
-        kept = [line for line in lines if not line.split() or line.split()[0] not in options]
-        path = self.folder / name
-        path.write_text("\n".join([*kept, *(f"  {key} {value}" for key, value in options.items())]) + "\n")
-        path.chmod(0o600)
-        return ("ssh", "-F", str(path))
-
-
-def free_port() -> int:
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return int(server.getsockname()[1])
-
-
-def make_key(path: Path) -> None:
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)], check=True)
+from edgeq.errors import UnavailableError
+from tools.sshd import make_key, running_sshd
 
 
 @pytest.fixture(scope="session")
 def board(tmp_path_factory):
     """sshd on 127.0.0.1 with keys of its own; it knows nothing of this user's."""
-    if SSHD is None or shutil.which("ssh") is None or shutil.which("ssh-keygen") is None:
-        pytest.skip("no OpenSSH server and client here (apt install openssh-server)")
     folder = tmp_path_factory.mktemp("sshd")
-    folder.chmod(0o700)
-    for name in ("host", "user", "stranger"):
-        make_key(folder / name)
-    (folder / "authorized").write_text((folder / "user.pub").read_text())
-    port = free_port()
-    known = folder / "known_hosts"
-    known.write_text(f"[127.0.0.1]:{port} {' '.join((folder / 'host.pub').read_text().split()[:2])}\n")
-    (folder / "sshd_config").write_text(
-        f"ListenAddress 127.0.0.1\nPort {port}\nHostKey {folder}/host\nPidFile {folder}/pid\n"
-        f"AuthorizedKeysFile {folder}/authorized\nStrictModes no\nUsePAM no\nPasswordAuthentication no\n"
-        "KbdInteractiveAuthentication no\nPermitRootLogin yes\nMaxSessions 64\nMaxStartups 64\n"
-    )
-    config = folder / "client"
-    config.write_text(
-        f"Host board\n  HostName 127.0.0.1\n  Port {port}\n  IdentityFile {folder}/user\n"
-        f"  IdentitiesOnly yes\n  UserKnownHostsFile {known}\n  GlobalKnownHostsFile /dev/null\n"
-    )
-    config.chmod(0o600)
-    if os.geteuid() == 0:
-        # Root's sshd wants its folder for privilege separation.
-        with contextlib.suppress(OSError):
-            Path("/run/sshd").mkdir(parents=True, exist_ok=True)
-    server = subprocess.Popen(
-        [SSHD, "-D", "-e", "-f", str(folder / "sshd_config")],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-    )
-    running = Board(folder, port, config, known)
-    deadline = time.monotonic() + 20
-    while True:
-        tried = subprocess.run(
-            [*running.ssh, "-o", "BatchMode=yes", "board", "true"],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if tried.returncode == 0:
-            break
-        if time.monotonic() > deadline or server.poll() is not None:
-            server.kill()
-            said = server.stderr.read().decode(errors="replace")[-300:]
-            pytest.skip(f"sshd does not run here: {said or tried.stderr}")
-        time.sleep(0.2)
-    yield running
-    server.terminate()
-    server.wait(10)
+    with contextlib.ExitStack() as stack:
+        try:
+            running = stack.enter_context(running_sshd(folder))
+        except UnavailableError as error:
+            pytest.skip(error.message)
+        make_key(folder / "stranger")
+        yield running
 
 
 @pytest.fixture

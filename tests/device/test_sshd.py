@@ -19,8 +19,8 @@ from edgeq.device.predictions import image_files
 from edgeq.device.provision import clean
 from edgeq.device.ssh import SshLink
 from edgeq.device.worker import Worker
+from tools.sshd import free_port
 
-from .conftest import free_port
 from .test_work import QUICK, gone, here, predictor
 
 BOARD = Address("board", "board")

@@ -12,6 +12,8 @@ import pytest
 
 from edgeq.data.images import read_image
 from edgeq.data.preprocess import preprocess
+from edgeq.device.agent.models import Models
+from edgeq.device.agent.store import Store
 from edgeq.device.client import AgentError, Device
 from edgeq.device.errors import DeviceError, LinkLost
 from edgeq.device.latency import BenchOrder, Entrant, bench_on
@@ -20,6 +22,7 @@ from edgeq.device.models import file_model
 from edgeq.device.parity import parity
 from edgeq.device.predictions import Predictor, image_files
 from edgeq.device.worker import Worker
+from edgeq.errors import InputError
 from edgeq.model.decode import decode_detections
 from edgeq.runtimes.base import SessionOptions
 from edgeq.runtimes.onnxruntime.session import open_session
@@ -275,3 +278,14 @@ def test_latency_on_the_device_has_all_its_samples(tmp_path, model_file, picture
     assert first.peak_memory_mb > 10
     assert abs(done.clock_ratio - 1) < 0.2
     assert first.details["runtime"] == "onnxruntime"
+
+
+def test_options_of_the_runtime_reach_the_session(tmp_path, model_file):
+    store = Store(tmp_path)
+    models = Models(store)
+    request = {"runtime": "onnxruntime", "artifact": "m.onnx", "files": {}, "options": {"dla_core": 1}}
+    model = models.get(models.load(request))
+    assert model.options(3) == SessionOptions(threads=3, dla_core=1)
+    with pytest.raises(InputError, match="session options"):
+        models.load({**request, "options": {"dla_core": "1"}})
+    models.close()

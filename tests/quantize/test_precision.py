@@ -11,6 +11,7 @@ from edgeq.quantize.graph import COMPUTE_OPS, node_name, tail_nodes
 from edgeq.quantize.precision import assign_precisions, block_of, matching_rules
 from edgeq.quantize.recipe import Precision, RangeMethod, Recipe, Rule
 from edgeq.quantize.scheme import Placement
+from edgeq.quantize.work import work_shares
 
 from .nets import (
     NETS,
@@ -74,6 +75,27 @@ def test_prediction_layers_follow_recipe_and_scheme():
     assert reasons(model, ALL)["reg"] == "INT8"
     wanting = replace(UINT8, float_heads=False)
     assert reasons(model, Recipe(), wanting)["reg"] == "INT8"
+
+
+def test_the_cheapest_of_a_few_prediction_layers_stay_float_up_to_their_share():
+    model = normalised(yolox_net())
+    shares = work_shares(model.graph)
+    assert sum(shares.values()) == pytest.approx(1.0)
+    assert shares["obj"] < shares["cls"] < shares["reg"]
+
+    def floats(share, **options):
+        target = replace(
+            UINT8, float_output_ops=frozenset({"Conv"}), few_float_heads=3, few_float_head_share=share,
+        )  # fmt: skip
+        got = reasons(model, Recipe(), replace(target, **options))
+        return {name for name in ("obj", "cls", "reg") if "prediction layer" in got[name]}
+
+    both = shares["obj"] + shares["cls"]
+    assert floats(1.0) == {"obj", "cls", "reg"}
+    assert floats(both) == {"obj", "cls"}
+    assert floats(0.99 * both) == {"obj"}
+    assert floats(0.0) == floats(1.0, few_float_heads=2) == set()
+    assert floats(1.0, few_float_head_ops=frozenset({"Gemm"})) == set()
 
 
 def test_products_of_activations_and_unknown_ops_say_so():

@@ -126,3 +126,21 @@ def test_page_of_a_bundle(tmp_path, latency):
     assert "640 x 416" in text
     add_page(bundle, bundle_page(bundle))
     assert open_bundle(tmp_path / "b").unexpected == ()
+
+
+def test_reports_say_on_which_device_they_were_made(latency):
+    device = {"name": EVIL, "model": "linux,dummy-virt", "emulated": "emulated: correctness only, not speed"}
+    reports = {
+        "latency-pi5": {**latency, "device": device},
+        "accuracy": {"models": [], "device": device, "parity_summary": ["pixels equal on 16 of 16", EVIL]},
+        "audit": {"layers": [], "device": {"name": "pi5", "model": None, "emulated": None}},
+    }
+    page = Page(render_page("x", {}, reports))
+    said = " ".join(page.texts)
+    assert said.count("on <script>") == 2
+    assert page.texts.count("emulated: correctness only, not speed") == 2
+    assert "pixels equal on 16 of 16" in page.texts
+    assert "on pi5" in page.texts
+    # A device's own report has the section of its kind.
+    assert "p50, 95 % interval" in page.texts
+    assert not any(tag == "script" for tag, _ in page.tags)

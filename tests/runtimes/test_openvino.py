@@ -12,9 +12,16 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from edgeq.benchmark.throughput import measure_throughput
 from edgeq.errors import ModelError, OutputError
 from edgeq.runtimes import load_runtime, runtime_for
-from edgeq.runtimes.base import LayerPrecision, LowerOptions, ProfiledSession, SessionOptions
+from edgeq.runtimes.base import (
+    ConcurrentSession,
+    LayerPrecision,
+    LowerOptions,
+    ProfiledSession,
+    SessionOptions,
+)
 from edgeq.runtimes.openvino import probe as probe_module
 from edgeq.runtimes.openvino.probe import default_float, probe
 from edgeq.targets import load_target
@@ -313,6 +320,28 @@ def test_profile_adds_up_to_the_layers(runtime, lowered):
     layers = session.profile(picture(), runs=3)
     assert {"stem", "deep", "head"} <= {layer.name for layer in layers}
     assert all(layer.time_ms >= 0 and layer.kernel for layer in layers)
+
+
+@needs_openvino
+def test_both_hints_are_recorded_and_give_the_same(runtime, lowered):
+    path = lowered().path
+    latency = runtime.open_session(path, options=SessionOptions(threads=2))
+    throughput = runtime.open_session(path, options=SessionOptions(threads=2, performance_hint="throughput"))
+    assert (latency.details["performance_hint"], latency.details["streams"]) == ("latency", "1")
+    assert throughput.details["performance_hint"] == "throughput"
+    assert np.allclose(latency.infer(picture())["scores"], throughput.infer(picture())["scores"], atol=1e-5)
+
+
+@needs_openvino
+def test_several_inferences_at_once(runtime, lowered):
+    options = SessionOptions(threads=2, performance_hint="throughput")
+    session = runtime.open_session(lowered().path, options=options)
+    assert isinstance(session, ConcurrentSession)
+    assert session.in_flight >= int(session.details["streams"])
+    found = measure_throughput(session, [picture(0), picture(1)], duration_s=0.05)
+    assert found.inferences >= session.in_flight
+    with pytest.raises(ModelError, match="inference failed"):
+        session.infer_all([np.zeros((1, 3, SIZE + 1, SIZE), np.float32)])
 
 
 def test_profile_of_onnxruntime(tmp_path):

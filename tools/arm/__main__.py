@@ -6,11 +6,14 @@ import argparse
 import json
 import subprocess
 import sys
+import tempfile
 from dataclasses import asdict
+from pathlib import Path
 
 from edgeq.errors import EdgeqError
 from tools.arm import board
 from tools.arm.cache import locate, require
+from tools.arm.e2e import Settings, walk
 from tools.arm.make import make
 
 
@@ -61,6 +64,16 @@ def _ssh(given: argparse.Namespace) -> int:
     return subprocess.call(board.ssh_command(running, given.words))
 
 
+def _e2e(given: argparse.Namespace) -> int:
+    def tell(command: str) -> None:
+        sys.stderr.write(f"$ {command}\n")
+
+    settings = Settings(given.model, given.data, given.bundle, given.images, given.duration)
+    with tempfile.TemporaryDirectory(prefix="edgeq-arm-e2e-") as folder:
+        _print(walk(settings, Path(folder), tell=tell))
+    return 0
+
+
 def _print(document: object) -> None:
     sys.stdout.write(json.dumps(document, indent=1) + "\n")
 
@@ -78,6 +91,13 @@ def _parser() -> argparse.ArgumentParser:
     start.set_defaults(run=_start)
     commands.add_parser("stop", help="stop it").set_defaults(run=_stop)
     commands.add_parser("status", help="what is made and what runs").set_defaults(run=_status)
+    e2e = commands.add_parser("e2e", help="set the board up, evaluate, audit, bench and gate a bundle there")
+    e2e.add_argument("--model", type=Path, help="to quantise first; else the demo's")
+    e2e.add_argument("--data", type=Path, help="data.yaml; else the demo's")
+    e2e.add_argument("--bundle", type=Path, help="made before; nothing is quantised")
+    e2e.add_argument("--images", type=int, default=32, help="to evaluate on (%(default)s)")
+    e2e.add_argument("--duration", default="20s", help="of the latency run (%(default)s)")
+    e2e.set_defaults(run=_e2e)
     ssh = commands.add_parser("ssh", help="a shell on the board, or a command there")
     ssh.add_argument("words", nargs="*")
     ssh.set_defaults(run=_ssh)

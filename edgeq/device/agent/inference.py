@@ -33,8 +33,8 @@ def infer(request: Mapping[str, Any], model: Model, store: Store, answer: Answer
     session = model.open(int(request["threads"]))
     spec, head = fit_specs(spec, head, session.inputs, session.outputs)
     images = [str(sha256) for sha256 in request["images"]]
-    reference = bool(request["reference_pixels"])
-    for sha256, tensor, geometry in _tensors(images, spec, store, reference):
+    native = bool(request["native_pixels"])
+    for sha256, tensor, geometry in _tensors(images, spec, store, native):
         start_ns = time.perf_counter_ns()
         outputs = session.infer(tensor)
         took_ns = time.perf_counter_ns() - start_ns
@@ -51,13 +51,13 @@ def infer(request: Mapping[str, Any], model: Model, store: Store, answer: Answer
 
 
 def _tensors(
-    images: Sequence[str], spec: InputSpec, store: Store, reference: bool
+    images: Sequence[str], spec: InputSpec, store: Store, native: bool
 ) -> Iterator[tuple[str, Float32Array, Geometry]]:
     """Each image's tensor, the next one being made while the runtime works."""
 
     def load(sha256: str) -> tuple[str, Float32Array, Geometry]:
         image = decode_image(store.read(sha256), name=sha256[:12])
-        tensor, geometry = preprocess(image, spec, reference=reference)
+        tensor, geometry = preprocess(image, spec, native=native)
         return sha256, tensor, geometry
 
     with ThreadPoolExecutor(1, thread_name_prefix="edgeq-images") as pool:

@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from edgeq.bundle.check import MANIFEST, FileDigest, check_file, check_name, loa
 from edgeq.device.agent.store import BlobLost, Store
 from edgeq.errors import BundleError, UnavailableError
 from edgeq.runtimes.base import Runtime, Session, SessionOptions
+from edgeq.runtimes.options import options_from_json
 
 __all__ = ["Model", "Models", "runtime_named"]
 
@@ -28,12 +29,12 @@ class Model:
 
     artifact: Path
     runtime: Runtime
-    default_float: bool
-    xnnpack: bool | None
+    asked: SessionOptions
+    """By the host; its threads come with each job."""
 
     def options(self, threads: int) -> SessionOptions:
         """How to open it."""
-        return SessionOptions(threads=threads, default_float=self.default_float, xnnpack=self.xnnpack)
+        return replace(self.asked, threads=threads)
 
     def open(self, threads: int) -> Session:
         """A session.
@@ -63,6 +64,7 @@ class Models:
         Raises:
             BundleError: a file is not what the manifest says.
             BlobLost: a file has to be sent again.
+            InputError: session options that this edgeq has not.
             UnavailableError: the runtime is not one of edgeq's, or not installed.
         """
         runtime = runtime_named(str(request["runtime"]))
@@ -81,13 +83,7 @@ class Models:
             _check_manifest(folder, digests)
         artifact = str(request["artifact"])
         check_name(artifact)
-        xnnpack = request.get("xnnpack")
-        self._models[number] = Model(
-            folder / artifact,
-            runtime,
-            bool(request["default_float"]),
-            None if xnnpack is None else bool(xnnpack),
-        )
+        self._models[number] = Model(folder / artifact, runtime, options_from_json(request["options"]))
         return number
 
     def get(self, number: object) -> Model:

@@ -83,7 +83,7 @@ class _Agent:
         while True:
             message = self.inbox.get()
             answer = Answer(self.channel, _number(message))
-            with self._errors_as_answers(answer):
+            with _errors_as_answers(answer):
                 operation = self._OPERATIONS.get(str(message.get("op")))
                 if operation is None:
                     raise UnavailableError(f"the agent knows no operation {str(message.get('op'))[:40]!r}")
@@ -96,16 +96,13 @@ class _Agent:
             raise ValueError(f"a file of {size} bytes from {offset} on")
         answer = Answer(self.channel, _number(message))
         pieces = source.raw(size - offset)
-        with self._errors_as_answers(answer):
+        with _errors_as_answers(answer):
             try:
                 self.store.receive(sha256, size, offset, pieces)
             finally:
                 for _ in pieces:
                     pass
             answer.result({})
-
-    def _errors_as_answers(self, answer: Answer) -> contextlib.AbstractContextManager[None]:
-        return _errors_as_answers(answer)
 
     def _have(self, message: Mapping[str, Any], answer: Answer) -> dict[str, Any]:
         wanted = [(str(sha256), int(size)) for sha256, size in message["files"]]
@@ -120,11 +117,21 @@ class _Agent:
         _pin_to_cores(message.get("affinity"))
         return infer(message, self.models.get(message.get("model")), self.store, answer)
 
+    def _digests(self, message: Mapping[str, Any], answer: Answer) -> dict[str, Any]:
+        from edgeq.device.agent.digests import digests
+
+        return digests(message, self.models.get(message.get("model")), self.store, answer)
+
     def _bench(self, message: Mapping[str, Any], answer: Answer) -> dict[str, Any]:
         from edgeq.device.agent.bench import bench
 
         _pin_to_cores(message.get("affinity"))
         return bench(message, self.models, self.store, answer)
+
+    def _profile(self, message: Mapping[str, Any], answer: Answer) -> dict[str, Any]:
+        from edgeq.device.agent.profile import profile
+
+        return profile(message, self.models.get(message.get("model")), self.store, answer)
 
     def _audit(self, message: Mapping[str, Any], answer: Answer) -> dict[str, Any]:
         from edgeq.device.agent.audit import audit
@@ -145,7 +152,9 @@ class _Agent:
         "have": _have,
         "load": _load,
         "infer": _infer,
+        "digests": _digests,
         "bench": _bench,
+        "profile": _profile,
         "audit": _audit,
         "facts": _facts,
         "install": _install,

@@ -8,6 +8,7 @@ is written against coremltools' documented ``MLComputePlan`` and tested with a s
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections import Counter
 from collections.abc import Mapping
@@ -110,12 +111,11 @@ def _layer(
 
 def _source(program: Program, operation: Operation) -> tuple[str, str]:
     """Node and op that a product comes from, where the package tells."""
-    try:
-        known = json.loads(program.metadata.get(METADATA_NAME, "{}")).get("layers", {})
-        name, op = known[operation.outputs[0]]
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return operation.name, _PRODUCTS[operation.kind]
-    return str(name), str(op)
+    name = operation.outputs[0]
+    # Else it is a layer whose name MIL takes as it is, or of a package from elsewhere.
+    with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
+        name = json.loads(program.metadata.get(METADATA_NAME, "{}"))["layers"][name]
+    return str(name), _PRODUCTS[operation.kind]
 
 
 def _product(

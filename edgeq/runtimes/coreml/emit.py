@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import re
+import string
+from collections.abc import Iterator
+from hashlib import sha256
+from itertools import count, product
 from typing import Any
 
 import numpy as np
@@ -10,13 +14,24 @@ import numpy as np
 from edgeq.errors import ModelError
 from edgeq.runtimes.coreml.source import Array, Node, Source, refuse
 
-__all__ = ["Emitter", "identifier"]
+__all__ = ["Emitter", "identifier", "short_names"]
 
 _FIXED = "export the model with a fixed input size, so that it is a constant"
-_LARGEST_SHARED = 16
-"""Elements; larger constants are weights, of which no two are alike."""
 _HALF = "fp16"
 _LAYERS = frozenset({"conv", "conv_transpose", "linear", "matmul"})
+_FIRST = string.ascii_letters
+_LATER = string.ascii_letters + string.digits
+_RESERVED = frozenset({"any", "bool", "dict", "fn", "i4", "i8", "pad", "ui"})
+"""Short words that mean something in MIL's own text form."""
+
+
+def short_names() -> Iterator[str]:
+    """Identifiers without end, the shortest first: each stands in a program four times or more."""
+    for length in count(1):
+        for first, *later in product(_FIRST, *([_LATER] * (length - 1))):
+            name = first + "".join(later)
+            if name not in _RESERVED:
+                yield name
 
 
 def identifier(name: str) -> str:
@@ -40,11 +55,12 @@ class Emitter:
         self._types = types
         self.values: dict[str, Any] = {}
         """ONNX value -> MIL variable."""
-        self.layers: dict[str, tuple[str, str]] = {}
-        """MIL operation -> (ONNX node, op), for what multiplies."""
+        self.layers: dict[str, str] = {}
+        """MIL value -> ONNX node, for what multiplies."""
         self.node: Node | None = None
         self._names: set[str] = set()
         self._counts: dict[str, int] = {}
+        self._short = short_names()
         self._results = {identifier(name) for name in source.outputs}
         self._constants: dict[tuple[str, tuple[int, ...], bytes], Any] = {}
         self._casts: dict[tuple[str, bool], Any] = {}
@@ -115,17 +131,19 @@ class Emitter:
         return array
 
     def share(self, value: Any) -> Any:
-        """A constant variable; equal small ones are one, which keeps the program small."""
+        """A constant variable; equal ones are one, which keeps the program small."""
         array = np.asarray(value)
-        key = (str(array.dtype), array.shape, array.tobytes())
-        if array.size > _LARGEST_SHARED:
-            return self.builder.const(val=array, name=self.unique("w"))
+        key = (str(array.dtype), array.shape, sha256(array.tobytes()).digest())
         if key not in self._constants:
-            self._constants[key] = self.builder.const(val=value, name=self.unique("c"))
+            self._constants[key] = self.builder.const(val=value, name=self.unique())
         return self._constants[key]
 
-    def unique(self, name: str) -> str:
-        """An identifier that no operation has yet."""
+    def unique(self, name: str | None = None) -> str:
+        """An identifier that no operation has yet: after a name, or any short one."""
+        if name is None:
+            name = next(short for short in self._short if short not in self._names | self._results)
+            self._names.add(name)
+            return name
         base = identifier(name)
         found, count = base, self._counts.get(base, 0)
         # An output's name is kept for what has the output's own precision.
@@ -146,12 +164,12 @@ class Emitter:
             return variable
         key = (variable.name, half)
         if key not in self._casts:
-            name = self.unique("v")
+            name = self.unique()
             dtype = self.share(_HALF if half else "fp32")
             self._casts[key] = self.builder.cast(x=variable, dtype=dtype, name=name)
         return self._casts[key]
 
-    def op(self, kind: str, *, name: str = "v", **arguments: Any) -> Any:
+    def op(self, kind: str, *, name: str | None = None, **arguments: Any) -> Any:
         """Variables of a MIL operation; plain values among the arguments become shared constants.
 
         Raises:
@@ -177,13 +195,13 @@ class Emitter:
         short names: in a small model long ones are a tenth of its size.
         """
         output = node.outputs[0]
-        name = output if output in self.source.outputs else node.name if kind in _LAYERS else "v"
+        name = output if output in self.source.outputs else node.name if kind in _LAYERS else None
         self.values[output] = self.op(kind, name=name, **arguments)
         return self.values[output]
 
     def layer(self, node: Node) -> None:
         """Remember which operation the node's multiplications went to."""
-        self.layers[self.values[node.outputs[0]].name] = (node.name, node.op)
+        self.layers[self.values[node.outputs[0]].name] = node.name
 
     def result(self, name: str) -> Any:
         """An output of the model, float32 where it is float, under its own name as far as MIL takes it.

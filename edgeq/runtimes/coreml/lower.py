@@ -18,6 +18,7 @@ from typing import Any
 from edgeq.errors import ModelError, OutputError
 from edgeq.files import new_folder
 from edgeq.runtimes.base import Artifact, LowerOptions
+from edgeq.runtimes.coreml.compact import compact_package, default_arguments
 from edgeq.runtimes.coreml.image import ImageInput, image_input
 from edgeq.runtimes.coreml.native import import_coremltools
 from edgeq.runtimes.coreml.package import METADATA_NAME, name_items_after_content, package_files
@@ -96,6 +97,7 @@ def save_program(
     with tempfile.TemporaryDirectory(prefix="edgeq-coreml-") as work:
         made = Path(work) / path.name
         _save(tools, built, made, image, _metadata(source, built, half, image, labels))
+        compact_package(made, default_arguments(built.program))
         name_items_after_content(made)
         with new_folder(path, force=True) as target:
             shutil.copytree(made, target, dirs_exist_ok=True)
@@ -138,10 +140,10 @@ def _metadata(
     """The source's own key-value pairs, class names in the form of Ultralytics' exports, and edgeq's."""
     names = {"names": str(dict(enumerate(labels)))} if labels else {}
     own = {
-        "schema": 1,
+        "schema": 2,
         "precision": "float16" if half else "float32",
         "outputs": built.outputs,
-        "layers": built.layers,
+        "layers": {name: node for name, node in built.layers.items() if name != node},
         "image": None if image is None else image.to_json(),
     }
     return {**names, **source.metadata, METADATA_NAME: json.dumps(own, separators=(",", ":"), sort_keys=True)}

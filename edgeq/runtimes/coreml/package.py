@@ -13,11 +13,15 @@ from pathlib import Path
 
 from edgeq.errors import ModelError
 
-__all__ = ["METADATA_NAME", "MODEL_FILE", "check_package", "name_items_after_content", "package_files"]
+__all__ = [
+    "METADATA_NAME", "MODEL_FILE", "WEIGHTS_FILE", "check_package", "name_items_after_content",
+    "package_files",
+]  # fmt: skip
 
 METADATA_NAME = "edgeq"
 """Key of the user-defined metadata with edgeq's own JSON: source names of outputs and layers, precision."""
 MODEL_FILE = "Data/com.apple.CoreML/model.mlmodel"
+WEIGHTS_FILE = "Data/com.apple.CoreML/weights/weight.bin"
 _MANIFEST = "Manifest.json"
 _LIMITS_BYTES = {_MANIFEST: 1 << 20, MODEL_FILE: 256 << 20}
 _WEIGHTS_LIMIT_BYTES = 4 << 30

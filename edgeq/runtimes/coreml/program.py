@@ -19,8 +19,8 @@ class Built:
     """A program and what its names stand for."""
 
     program: Any
-    layers: dict[str, tuple[str, str]]
-    """MIL operation -> (ONNX node, op), for convolutions and matrix products."""
+    layers: dict[str, str]
+    """Program's name of a value -> the source's node that makes it, for convolutions and matrix products."""
     input: str
     """Name of the input, as the program has it."""
     outputs: dict[str, str]

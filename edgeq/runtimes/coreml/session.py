@@ -7,7 +7,6 @@ tested with a stand-in for it, since Core ML is part of macOS. Device side: nump
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,9 +25,8 @@ __all__ = ["INTERPRETED", "UNITS", "CoreMlSession", "compute_units", "open_inter
 
 INTERPRETED = "interpreted (not Core ML)"
 """Said wherever the reference interpreter's results appear."""
-UNITS = {"all": "ALL", "cpu-and-ne": "CPU_AND_NE", "cpu-and-gpu": "CPU_AND_GPU", "cpu": "CPU_ONLY"}
+UNITS = {"all": "ALL", "cpu-and-ne": "CPU_AND_NE", "cpu-and-gpu": "CPU_AND_GPU", "cpu-only": "CPU_ONLY"}
 """edgeq's names of compute units -> coremltools'."""
-_UNITS_VARIABLE = "EDGEQ_COREML_UNITS"
 _FIX = "lower the model anew with this edgeq"
 
 
@@ -117,12 +115,12 @@ class CoreMlSession:
 
 
 def compute_units(options: SessionOptions) -> str:
-    """edgeq's name of the units to run on: the options', else the environment's, else all.
+    """edgeq's name of the units to run on: the options', else all.
 
     Raises:
         InputError: there are none of that name.
     """
-    name = options.compute_units or os.environ.get(_UNITS_VARIABLE) or "all"
+    name = options.compute_units or "all"
     if name not in UNITS:
         raise InputError(f"there are no compute units {name!r}", fix=f"one of {', '.join(UNITS)}")
     return name

@@ -12,17 +12,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnx
 import onnx_ir as ir
-from onnx_ir.passes import common
 
 from edgeq.errors import ModelError
 from edgeq.quantize.graph import constant_array, node_name, tail_nodes
+from edgeq.runtimes.onnx_graph import PASSED_ON, attributes_of, read_onnx
 
 __all__ = ["Array", "Node", "Source", "read_source", "refuse"]
 
 Array = npt.NDArray[Any]
-_PASSED_ON = frozenset({"Identity", "Dropout"})
 
 
 @dataclass(frozen=True)
@@ -74,15 +72,7 @@ def read_source(data: bytes) -> Source:
     Raises:
         ModelError: not ONNX, or shapes that are not static.
     """
-    try:
-        model = ir.serde.deserialize_model(onnx.load_from_string(data))
-    except Exception as error:  # protobuf's and onnx-ir's exceptions share no base class
-        raise ModelError(f"this is not an ONNX model: {error}", fix="export it again") from error
-    if not model.graph.inputs or not model.graph.outputs:
-        raise ModelError("this ONNX model has no input or no output", fix="export it again")
-    common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
-    if any(value.shape is None for node in model.graph for value in node.outputs):
-        common.ShapeInferencePass()(model)
+    model = read_onnx(data)
     constants = {
         name: array
         for name, value in model.graph.initializers.items()
@@ -109,7 +99,7 @@ def _nodes(graph: ir.Graph) -> tuple[Node, ...]:
             node.op_type,
             tuple("" if value is None else value.name or "" for value in node.inputs),
             tuple(value.name or "" for value in node.outputs),
-            {name: _attribute(entry) for name, entry in node.attributes.items()},
+            attributes_of(node),
             node in tail,
         )
         for node in graph
@@ -135,21 +125,13 @@ def _check_inputs(source: Source) -> None:
             )
 
 
-def _attribute(entry: ir.Attr) -> Any:
-    if entry.type is ir.AttributeType.TENSOR:
-        return entry.as_tensor().numpy()
-    if entry.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS):
-        return None
-    return entry.value
-
-
 def _with_silu(source: Source) -> Source:
     """``x * sigmoid(x)`` becomes one Silu where nothing else reads the sigmoid; Identity goes."""
     stands_for: dict[str, str] = {}
     nodes: list[Node] = []
     for node in source.nodes:
         node = replace(node, inputs=tuple(stands_for.get(name, name) for name in node.inputs))
-        if node.op in _PASSED_ON and node.outputs[0] not in source.outputs:
+        if node.op in PASSED_ON and node.outputs[0] not in source.outputs:
             stands_for[node.outputs[0]] = node.inputs[0]
         else:
             nodes.append(node)

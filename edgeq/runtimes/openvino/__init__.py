@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+from edgeq.runtimes.folder import RuntimeFolder
 
 if TYPE_CHECKING:
     from edgeq.quantize.scheme import Scheme
     from edgeq.runtimes.base import (
-        Artifact,
-        AuditReport,
-        LowerOptions,
-        ProbeReport,
-        Session,
-        SessionOptions,
+        RuntimeOption,
     )
     from edgeq.targets import Target
     from edgeq.types import ModelPrecision
@@ -24,7 +19,7 @@ __all__ = ["RUNTIME", "OpenVino"]
 
 
 @dataclass(frozen=True)
-class OpenVino:
+class OpenVino(RuntimeFolder):
     """The members of `edgeq.runtimes.base.Runtime`."""
 
     name: str = "openvino"
@@ -32,7 +27,18 @@ class OpenVino:
     install: str = 'pip install "edgeq[openvino]"'
     artifact_suffixes: tuple[str, ...] = (".xml",)
     integer_io: bool = False
-    session_factory: str = "edgeq.runtimes.openvino.session:open_session"
+
+    @property
+    def options(self) -> tuple[RuntimeOption, ...]:
+        """What a user may set."""
+        from edgeq.runtimes.base import RuntimeOption
+
+        return (
+            RuntimeOption(
+                "hint", "performance_hint", ("latency", "throughput"),
+                "throughput: several inferences at once, and bench tells how many a second; else latency",
+            ),
+        )  # fmt: skip
 
     @property
     def precisions(self) -> tuple[ModelPrecision, ...]:
@@ -48,37 +54,11 @@ class OpenVino:
 
         return default_float()
 
-    def open_session(self, artifact: Path, *, options: SessionOptions) -> Session:
-        """A compiled model; see `edgeq.runtimes.openvino.session`."""
-        from edgeq.runtimes.openvino.session import open_session
-
-        return open_session(artifact, options)
-
-    def audit(
-        self, artifact: Path, *, options: SessionOptions, reasons: Mapping[str, str] | None = None
-    ) -> AuditReport:
-        """Precisions and times of the executed graph; see `edgeq.runtimes.openvino.audit`."""
-        from edgeq.runtimes.openvino.audit import audit
-
-        return audit(artifact, options=options, reasons=reasons)
-
-    def probe(self) -> ProbeReport:
-        """Version, devices and CPU instructions; see `edgeq.runtimes.openvino.probe`."""
-        from edgeq.runtimes.openvino.probe import probe
-
-        return probe()
-
     def scheme(self, target: Target) -> Scheme:
         """What the INT8 kernels accept, with the target's weights."""
         from edgeq.runtimes.openvino.scheme import scheme
 
         return scheme(weight_bits=target.weight_bits)
-
-    def lower(self, model: bytes, folder: Path, *, options: LowerOptions) -> Artifact:
-        """OpenVINO's intermediate representation, ``.xml`` and ``.bin``."""
-        from edgeq.runtimes.openvino.lower import lower
-
-        return lower(model, folder, options)
 
 
 RUNTIME = OpenVino()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +96,26 @@ class OpenVinoSession:
         pairs = zip(self._outputs, values)  # noqa: B905 (boards may have Python 3.9)
         return {info.name: value for info, value in pairs}
 
+    @property
+    def in_flight(self) -> int:
+        """OpenVINO's own advice for the streams that it made."""
+        return max(1, int(self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")))
+
+    def infer_all(self, tensors: Iterable[npt.NDArray[Any]]) -> None:
+        """Infer from all tensors, :attr:`in_flight` at once; the outputs are dropped.
+
+        Raises:
+            ModelError: as :meth:`infer`.
+        """
+        ov = import_openvino()
+        try:
+            queue = ov.AsyncInferQueue(self._compiled, self.in_flight)
+            for tensor in tensors:
+                queue.start_async([tensor], share_inputs=True)
+            queue.wait_all()
+        except RuntimeError as error:
+            raise ModelError(f"inference failed: {one_line(error)}") from error
+
     def profile(self, tensor: npt.NDArray[Any], *, runs: int) -> tuple[LayerTime, ...]:
         """Each executed layer with its median time; the model is compiled once more, with counters.
 
@@ -111,7 +131,7 @@ class OpenVinoSession:
 
 
 def open_session(artifact: Path, options: SessionOptions) -> OpenVinoSession:
-    """The model, compiled for low latency.
+    """The model, compiled for low latency unless the options ask for throughput.
 
     Float layers run in float32, or with ``options.default_float`` in what OpenVINO takes on this CPU
     (bfloat16 or float16 where there are instructions for it); ``details`` records which.
@@ -137,15 +157,17 @@ def open_session(artifact: Path, options: SessionOptions) -> OpenVinoSession:
 def compile_options(options: SessionOptions) -> dict[str, Any]:
     """OpenVINO's properties for edgeq's options.
 
-    One stream, so that one inference has all the threads. No pinning: two sessions that take turns would be
-    pinned to the same cores, and other processes' threads with them.
+    For latency one stream, so that one inference has all the threads; for throughput as many as OpenVINO
+    takes for that many threads. No pinning: two sessions that take turns would be pinned to the same cores,
+    and other processes' threads with them.
     """
     chosen: dict[str, Any] = {
-        "PERFORMANCE_HINT": "LATENCY",
-        "NUM_STREAMS": 1,
+        "PERFORMANCE_HINT": "THROUGHPUT" if options.performance_hint == "throughput" else "LATENCY",
         "INFERENCE_NUM_THREADS": options.threads,
         "ENABLE_CPU_PINNING": False,
     }
+    if options.performance_hint != "throughput":
+        chosen["NUM_STREAMS"] = 1
     if not options.default_float:
         chosen["INFERENCE_PRECISION_HINT"] = "f32"
     return chosen
@@ -220,7 +242,7 @@ def _details(ov: Any, compiled: Any) -> dict[str, str]:
         "threads": str(compiled.get_property("INFERENCE_NUM_THREADS")),
         "streams": str(compiled.get_property("NUM_STREAMS")),
         "float_precision": _PRECISIONS.get(precision, precision),
-        "performance_hint": "latency",
+        "performance_hint": str(compiled.get_property("PERFORMANCE_HINT")).rpartition(".")[2].lower(),
         "core_pinning": "yes" if compiled.get_property("ENABLE_CPU_PINNING") else "no",
     }
 

@@ -13,14 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgeq.runtimes.folder import RuntimeFolder
+
 if TYPE_CHECKING:
     from edgeq.quantize.scheme import Scheme
     from edgeq.runtimes.base import (
-        Artifact,
         AuditReport,
-        LowerOptions,
-        ProbeReport,
-        Session,
+        RuntimeOption,
         SessionOptions,
     )
     from edgeq.targets import Target
@@ -30,7 +29,7 @@ __all__ = ["RUNTIME", "TensorRT"]
 
 
 @dataclass(frozen=True)
-class TensorRT:
+class TensorRT(RuntimeFolder):
     """The members of `edgeq.runtimes.base.Runtime`, and of `Simulated`."""
 
     name: str = "tensorrt"
@@ -40,7 +39,20 @@ class TensorRT:
     artifact_suffixes: tuple[str, ...] = (".onnx",)
     default_float: str = "tf32"
     integer_io: bool = False
-    session_factory: str = "edgeq.runtimes.tensorrt.session:open_session"
+
+    @property
+    def options(self) -> tuple[RuntimeOption, ...]:
+        """What a user may set."""
+        from edgeq.runtimes.base import RuntimeOption
+
+        return (
+            RuntimeOption(
+                "dla-core",
+                "dla_core",
+                (),
+                "number of the DLA core to build for, the GPU doing what it cannot; from TensorRT 11.4 on",
+            ),
+        )
 
     @property
     def precisions(self) -> tuple[ModelPrecision, ...]:
@@ -55,41 +67,21 @@ class TensorRT:
 
         return importlib.util.find_spec("tensorrt") is not None or find_trtexec() is not None
 
-    def open_session(self, artifact: Path, *, options: SessionOptions) -> Session:
-        """An engine, built or from the cache; see `edgeq.runtimes.tensorrt.session`."""
-        from edgeq.runtimes.tensorrt.session import open_session
-
-        return open_session(artifact, options)
-
     def audit(
         self, artifact: Path, *, options: SessionOptions, reasons: Mapping[str, str] | None = None
     ) -> AuditReport:
         """The engine's layers where TensorRT is here, else the linter and the conformance check."""
         if self.runs_here():
-            from edgeq.runtimes.tensorrt.audit import audit
-
-            return audit(artifact, options=options, reasons=reasons)
+            return super().audit(artifact, options=options, reasons=reasons)
         from edgeq.runtimes.tensorrt.check import check
 
         return check(artifact, options=options, reasons=reasons)
-
-    def probe(self) -> ProbeReport:
-        """Version, GPU and DLA; see `edgeq.runtimes.tensorrt.probe`."""
-        from edgeq.runtimes.tensorrt.probe import probe
-
-        return probe()
 
     def scheme(self, target: Target) -> Scheme:
         """The same for every target."""
         from edgeq.runtimes.tensorrt.scheme import scheme
 
         return scheme()
-
-    def lower(self, model: bytes, folder: Path, *, options: LowerOptions) -> Artifact:
-        """The QDQ model itself, linted, as a file."""
-        from edgeq.runtimes.tensorrt.lower import lower
-
-        return lower(model, folder, options)
 
 
 RUNTIME = TensorRT()

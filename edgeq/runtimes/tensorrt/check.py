@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from edgeq.errors import EdgeqError
+from edgeq.errors import EdgeqError, UnavailableError
 from edgeq.runtimes.base import AuditReport, LayerAudit, LayerPrecision, LintFinding, SessionOptions
 from edgeq.runtimes.tensorrt.conformance import INSTALL, Conformance, Refusal, check_available, conformance
 from edgeq.runtimes.tensorrt.findings import Finding, Severity
@@ -33,8 +33,13 @@ def check(
 
     Raises:
         ModelError: not an ONNX model.
+        UnavailableError: a DLA core is asked for, of which nothing here tells.
     """
     model = read_model(artifact)
+    if options.dla_core is not None:
+        raise UnavailableError(
+            "what runs on the DLA only a device with one tells", fix="--on ssh://DEVICE, or leave the DLA out"
+        )
     findings = lint(model)
     wanted = wanted_layers(model, findings)
     why = reasons or {}

@@ -11,18 +11,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnx
 import onnx_ir as ir
-from onnx_ir.passes import common
 
 from edgeq.errors import ModelError
 from edgeq.quantize.graph import constant_array, node_name
+from edgeq.runtimes.onnx_graph import PASSED_ON, attributes_of, channel_axis, read_onnx
 from edgeq.runtimes.tflite.graph import ABSENT, Graph, Grid, Node, Operand, Value
 
 __all__ = ["read_graph"]
 
-_PAIRS = frozenset({"QuantizeLinear", "DequantizeLinear"})
-_PASSED_ON = frozenset({"Identity", "Dropout"})
 _NORMALISE = "load the source with edgeq, which makes its shapes static, and lower what it gives"
 
 
@@ -32,16 +29,7 @@ def read_graph(data: bytes) -> Graph:
     Raises:
         ModelError: not ONNX, shapes that are not static, or a quantisation that TFLite has not.
     """
-    try:
-        model = ir.serde.deserialize_model(onnx.load_from_string(data))
-    except Exception as error:  # protobuf's and onnx-ir's exceptions share no base class
-        raise ModelError(f"this is not an ONNX model: {error}", fix="export it again") from error
-    if not model.graph.inputs or not model.graph.outputs:
-        raise ModelError("this ONNX model has no input or no output", fix="export it again")
-    common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
-    shapeless = (node for node in model.graph if node.op_type not in _PAIRS)
-    if any(value.shape is None for node in shapeless for value in node.outputs):
-        common.ShapeInferencePass()(model)
+    model = read_onnx(data)
     metadata = {str(key): str(value) for key, value in model.metadata_props.items()}
     return _Reader(model.graph, metadata).read()
 
@@ -66,7 +54,7 @@ class _Reader:
                 self._quantise(node)
             elif node.op_type == "DequantizeLinear":
                 self._dequantise(node)
-            elif node.op_type in _PASSED_ON:
+            elif node.op_type in PASSED_ON:
                 self._stands_for[_name(node.outputs[0])] = self._operand(node.inputs[0])
             else:
                 self._plain(node)
@@ -79,9 +67,8 @@ class _Reader:
         for value in node.outputs:
             if value.name:
                 self._add(value)
-        attributes = {name: _attribute(entry) for name, entry in node.attributes.items()}
         outputs = tuple(value.name or "" for value in node.outputs)
-        self._nodes.append(Node(node_name(node), node.op_type, operands, outputs, attributes))
+        self._nodes.append(Node(node_name(node), node.op_type, operands, outputs, attributes_of(node)))
 
     def _quantise(self, node: ir.Node) -> None:
         source, output = self._operand(node.inputs[0]), _name(node.outputs[0])
@@ -170,13 +157,5 @@ def _grid(node: ir.Node, parameters: Any) -> Grid:
         tuple(float(np.float32(entry)) for entry in scale.reshape(-1)),
         tuple(int(entry) for entry in zero_point.reshape(-1)),
         dtype,
-        axis if axis is None or axis >= 0 else axis + rank,
+        None if axis is None else channel_axis(axis, rank),
     )
-
-
-def _attribute(entry: ir.Attr) -> Any:
-    if entry.type in (ir.AttributeType.TENSOR,):
-        return entry.as_tensor().numpy()
-    if entry.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS):
-        return None
-    return entry.value

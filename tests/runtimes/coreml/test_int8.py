@@ -144,6 +144,19 @@ def test_what_the_core_quantises_agrees_op_by_op(name, tmp_path):
     assert agreement.worst(products=True) < 2e-3
 
 
+@pytest.mark.parametrize("name", ["silu", "residual", "yolov8", "yolox"])
+def test_the_whole_float32_program_gives_the_simulations_bits(name, tmp_path):
+    """So interpreted in float32 a bundle's metric is the simulated one: no rounding goes another way."""
+    model = nets.normalised(NETS[name]())
+    _, rounded = nets.quantise(model, target=scheme())
+    data = nets.qdq_bytes(rounded)
+    picture = nets.images(1, size=nets.size_of(model))[0]
+    names = [output.name for output in onnx.load_from_string(data).graph.output]
+    found = interpret(package(data, tmp_path), picture)
+    for output, wanted in zip(names, nets.run(data, picture, names), strict=True):
+        np.testing.assert_array_equal(found[output], wanted)
+
+
 @pytest.fixture(scope="module")
 def detector(tmp_path_factory):
     path = tmp_path_factory.mktemp("detector") / "d.onnx"

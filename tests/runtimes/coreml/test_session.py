@@ -54,7 +54,7 @@ def lowered_image(tmp_path, color=ColorOrder.RGB, name="image"):
     return RUNTIME.lower(data, tmp_path, options=LowerOptions(name=name, input=spec)), spec
 
 
-def test_compute_units_are_chosen_and_recorded(mac, artifact, monkeypatch):
+def test_compute_units_are_chosen_and_recorded(mac, artifact):
     units = coremltools.ComputeUnit
     made = RUNTIME.open_session(artifact.path, options=SessionOptions())
     assert made.details["compute_units"] == "all"
@@ -62,8 +62,7 @@ def test_compute_units_are_chosen_and_recorded(mac, artifact, monkeypatch):
     made = RUNTIME.open_session(artifact.path, options=SessionOptions(compute_units="cpu-and-ne"))
     assert made.details["compute_units"] == "cpu-and-ne"
     assert FakeModel.made[-1].compute_units is units.CPU_AND_NE
-    monkeypatch.setenv("EDGEQ_COREML_UNITS", "cpu")
-    RUNTIME.open_session(artifact.path, options=SessionOptions())
+    RUNTIME.open_session(artifact.path, options=SessionOptions(compute_units="cpu-only"))
     assert FakeModel.made[-1].compute_units is units.CPU_ONLY
     with pytest.raises(InputError, match="fpga"):
         RUNTIME.open_session(artifact.path, options=SessionOptions(compute_units="fpga"))

@@ -52,6 +52,14 @@ def microsoft_op():
     return model
 
 
+@breaks("foreign-op")
+def fused_op_of_another_domain():
+    model = clean()
+    model.graph.node[-1].domain, model.graph.node[-1].op_type = "com.microsoft", "QuickGelu"
+    del model.graph.node[-1].input[1:]
+    return model
+
+
 @breaks("tensor-dtype")
 @breaks("quantised-dtype")
 def int16_activation():

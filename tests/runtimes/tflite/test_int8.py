@@ -13,9 +13,11 @@ from onnx import helper, numpy_helper
 from edgeq.errors import ModelError
 from edgeq.quantize.insert import model_bytes
 from edgeq.quantize.recipe import Precision, Rule
-from edgeq.runtimes.base import LowerOptions
+from edgeq.runtimes.base import LowerOptions, SessionOptions
+from edgeq.runtimes.tflite.integer_part import integer_part
 from edgeq.runtimes.tflite.lower import convert, lower
 from edgeq.runtimes.tflite.scheme import scheme
+from edgeq.runtimes.tflite.session import open_session
 from edgeq.types import IntegerType
 from tests.quantize.nets import NETS, PLAIN, Net, images, normalised, quantise, run, size_of, snr_db
 from tests.runtimes.tflite.helpers import delegates, interpreter, ops, run_tflite
@@ -308,6 +310,27 @@ def test_an_integer_model_leaves_its_decoding_to_a_float_tail(name, tmp_path):
         assert set(runner.get_input_details()) == set(found)
         found = runner(**found)
     assert snr_db(run(data, image)[0], found["output0"]) > 25
+
+
+def test_integers_end_where_the_float_tail_reads(tmp_path):
+    model = normalised(NETS["yolov8"]())
+    _, qdq = quantise(model, PLAIN, INT8)
+    data = model_bytes(qdq)
+    whole = lower(data, tmp_path, LowerOptions(name="m"))
+    integer = lower(data, tmp_path, LowerOptions(name="i", integer_io=True))
+    image = images(1, size=size_of(model))[0].transpose(0, 2, 3, 1)
+    found = []
+    for artifact in (whole, integer):
+        part = integer_part(artifact.path, tmp_path)
+        session = open_session(part.path, SessionOptions())
+        assert part.begins | part.ends == {info.name for info in session.outputs}
+        assert set(session.details["output_dtype"].split(", ")) == {"int8"}
+        assert "tail" not in session.details
+        made = session.infer(image)
+        found.append(sorted(float(made[name].sum()) for name in part.ends))
+    assert found[0] == found[1]
+    plain = lower(model_bytes(model), tmp_path, LowerOptions(name="f"))
+    assert integer_part(plain.path, tmp_path) is None
 
 
 def dequantised_outputs(data, image):

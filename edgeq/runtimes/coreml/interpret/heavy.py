@@ -1,4 +1,7 @@
-"""Convolutions, matrix products and pools: each as a one-op ONNX model in ONNX Runtime.
+"""Convolutions, matrix products, pools and sigmoids: each as a one-op ONNX model in ONNX Runtime.
+
+That is where the simulation runs too. The last bit of a sigmoid is anybody's, and in an INT8 model it
+decides roundings that then multiply: with the same arithmetic what differs is the program's own doing.
 
 Each entry takes the arguments of the first call and gives a function of the arguments; weights stay in
 the prepared session.
@@ -45,6 +48,8 @@ def _session(
     options = onnxruntime.SessionOptions()
     # A thread pool for each of a hundred sessions would be in its own way.
     options.intra_op_num_threads = 1
+    # Nor may it lay channels out in blocks, which adds up in another order than a QDQ model's convolutions.
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
@@ -100,6 +105,9 @@ def _output_padding(arguments: Mapping[str, Any], wanted: list[int]) -> list[int
 
 
 def _linear(arguments: Mapping[str, Any]) -> Prepared:
+    if np.ndim(arguments["x"]) == 2:
+        values = {key: arguments[key] for key in ("x", "weight", "bias") if arguments.get(key) is not None}
+        return _session("Gemm", values, {"weight", "bias"}, {"transB": 1})
     weight, bias = np.asarray(arguments["weight"], np.float32), arguments.get("bias")
 
     def call(given: Mapping[str, Any]) -> Array:
@@ -123,6 +131,28 @@ def _pool(op: str) -> Callable[[Mapping[str, Any]], Prepared]:
     return prepare
 
 
+def _sigmoid(arguments: Mapping[str, Any]) -> Prepared:
+    return _session("Sigmoid", {"x": arguments["x"]}, set(), {})
+
+
+def _silu(arguments: Mapping[str, Any]) -> Prepared:
+    sigmoid = _sigmoid(arguments)
+    return lambda given: np.asarray(given["x"] * sigmoid(given))
+
+
+def _softmax(arguments: Mapping[str, Any]) -> Prepared:
+    return _session("Softmax", {"x": arguments["x"]}, set(), {"axis": int(arguments["axis"])})
+
+
+def _matmul(arguments: Mapping[str, Any]) -> Prepared:
+    def turned(given: Mapping[str, Any], name: str) -> Array:
+        array = np.asarray(given[name], np.float32)
+        return np.swapaxes(array, -1, -2) if bool(given.get(f"transpose_{name}", False)) else array
+
+    product = _session("MatMul", {name: turned(arguments, name) for name in "xy"}, set(), {})
+    return lambda given: product({name: turned(given, name) for name in "xy"})
+
+
 def _bilinear(arguments: Mapping[str, Any]) -> Prepared:
     factors = [float(arguments[f"scale_factor_{side}"]) for side in ("height", "width")]
     if bool(arguments.get("align_corners", True)):
@@ -140,6 +170,10 @@ HEAVY: dict[str, Callable[[Mapping[str, Any]], Prepared]] = {
     "conv": _conv("Conv"),
     "conv_transpose": _conv("ConvTranspose"),
     "linear": _linear,
+    "matmul": _matmul,
     "max_pool": _pool("MaxPool"),
+    "sigmoid": _sigmoid,
+    "silu": _silu,
+    "softmax": _softmax,
     "upsample_bilinear": _bilinear,
 }

@@ -28,12 +28,6 @@ def _binary(function: Callable[[Array, Array], Array]) -> Callable[[Arguments], 
     return lambda a: function(np.asarray(a["x"]), np.asarray(a["y"]))
 
 
-def _sigmoid(x: Array) -> Array:
-    # Without overflow, and exact to the last bits for small results too.
-    small = np.exp(-np.abs(x))
-    return np.asarray(np.where(x >= 0, 1, small) / (1 + small), np.float32)
-
-
 def _gelu(a: Arguments) -> Array:
     x = a["x"]
     if a.get("mode", "EXACT") == "TANH_APPROXIMATION":
@@ -46,12 +40,6 @@ def _erf(x: Array) -> Array:
     from math import erf
 
     return np.asarray(np.vectorize(erf, otypes=[np.float32])(x), np.float32)
-
-
-def _softmax(a: Arguments) -> Array:
-    axis = int(a["axis"])
-    e = np.exp(a["x"] - a["x"].max(axis=axis, keepdims=True))
-    return np.asarray(e / e.sum(axis=axis, keepdims=True))
 
 
 def _along(parameter: Any, axis: Any, rank: int) -> Array:
@@ -159,12 +147,6 @@ def _gather_nd(a: Arguments) -> Array:
     return np.stack(rows)
 
 
-def _matmul(a: Arguments) -> Array:
-    first = np.swapaxes(a["x"], -1, -2) if bool(a.get("transpose_x", False)) else a["x"]
-    second = np.swapaxes(a["y"], -1, -2) if bool(a.get("transpose_y", False)) else a["y"]
-    return np.asarray(np.matmul(first, second))
-
-
 def _per_channel(parameter: Any, rank: int) -> Array:
     return np.asarray(parameter, np.float32).reshape([-1 if index == 1 else 1 for index in range(rank)])
 
@@ -220,7 +202,6 @@ LIGHT: dict[str, Callable[[Arguments], Any]] = {
     "leaky_relu": lambda a: np.where(a["x"] > 0, a["x"], a["x"] * np.float32(a["alpha"])),
     "less": _binary(np.less),
     "log": lambda a: np.log(a["x"] + np.float32(a["epsilon"])),
-    "matmul": _matmul,
     "maximum": _binary(np.maximum),
     "minimum": _binary(np.minimum),
     "mod": _binary(np.mod),
@@ -240,12 +221,9 @@ LIGHT: dict[str, Callable[[Arguments], Any]] = {
     "relu6": _unary(lambda x: np.clip(x, np.float32(0), np.float32(6))),
     "reshape": lambda a: np.reshape(a["x"], [int(size) for size in np.asarray(a["shape"])]),
     "select": lambda a: np.where(a["cond"], a["a"], a["b"]),
-    "sigmoid": _unary(_sigmoid),
     "sigmoid_hard": _hard_sigmoid,
-    "silu": _unary(lambda x: x * _sigmoid(x)),
     "sin": _unary(np.sin),
     "slice_by_index": _slice,
-    "softmax": _softmax,
     "softplus": _unary(lambda x: np.logaddexp(x, np.float32(0))),
     "space_to_depth": _space_to_depth,
     "split": _split,

@@ -12,7 +12,7 @@ from edgeq.runtimes.coreml.emit import Emitter
 from edgeq.runtimes.coreml.ops.rounding import weight
 from edgeq.runtimes.coreml.source import Array, Node, refuse
 
-__all__ = ["conv", "conv_transpose", "filters", "pads_of"]
+__all__ = ["conv", "conv_transpose", "filters", "padding", "pads_of"]
 
 
 def conv(emit: Emitter, node: Node) -> None:
@@ -23,7 +23,7 @@ def conv(emit: Emitter, node: Node) -> None:
         strides=_ints(node.get("strides"), [1] * len(kernel)),
         dilations=_ints(node.get("dilations"), [1] * len(kernel)),
         groups=np.int32(node.get("group", 1)),
-        pad_type="custom", pad=pads_of(emit, node, kernel),
+        **padding(emit, node, kernel),
     )  # fmt: skip
     emit.layer(node)
 
@@ -38,7 +38,7 @@ def conv_transpose(emit: Emitter, node: Node) -> None:
         node, "conv_transpose", x=emit.input(node, 0), weight=filters(emit, node, axis=1),
         bias=bias(emit, node), strides=_ints(node.get("strides"), [1] * len(kernel)),
         dilations=_ints(node.get("dilations"), [1] * len(kernel)), groups=np.int32(node.get("group", 1)),
-        pad_type="custom", pad=pads_of(emit, node, kernel),
+        **padding(emit, node, kernel),
         output_shape=None if shape is None else np.asarray(shape, np.int32),
     )  # fmt: skip
     emit.layer(node)
@@ -88,6 +88,12 @@ def bias(emit: Emitter, node: Node) -> Any:
     if restored is None or restored.val is None:
         raise refuse(node, "its bias is not a constant", "export the model again")
     return emit.typed(np.asarray(restored.val))
+
+
+def padding(emit: Emitter, node: Node, kernel: tuple[int, ...]) -> dict[str, Any]:
+    """MIL's two arguments for the pads."""
+    pads = pads_of(emit, node, kernel)
+    return {"pad_type": "custom", "pad": pads} if pads.any() else {"pad_type": "valid"}
 
 
 def pads_of(emit: Emitter, node: Node, kernel: tuple[int, ...]) -> Array:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from edgeq.runtimes.coreml.emit import Emitter
-from edgeq.runtimes.coreml.ops.conv import pads_of
+from edgeq.runtimes.coreml.ops.conv import padding
 from edgeq.runtimes.coreml.source import Node, as_ints, refuse
 
 __all__ = ["average_pool", "global_pool", "max_pool", "reduce"]
@@ -33,7 +33,7 @@ def _pool(emit: Emitter, node: Node, kind: str, **more: Any) -> None:
     emit.write(
         node, kind, x=emit.input(node, 0), kernel_sizes=np.asarray(kernel, np.int32),
         strides=np.asarray(node.get("strides") or [1] * len(kernel), np.int32),
-        pad_type="custom", pad=pads_of(emit, node, kernel), ceil_mode=bool(node.get("ceil_mode", 0)), **more,
+        **padding(emit, node, kernel), ceil_mode=bool(node.get("ceil_mode", 0)), **more,
     )  # fmt: skip
 
 

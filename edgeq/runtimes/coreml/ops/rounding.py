@@ -11,6 +11,7 @@ import numpy as np
 
 from edgeq.runtimes.coreml.emit import Emitter
 from edgeq.runtimes.coreml.source import Array, Node, refuse
+from edgeq.runtimes.onnx_graph import channel_axis
 
 __all__ = ["dequantize", "quantize", "weight"]
 
@@ -55,11 +56,13 @@ def weight(emit: Emitter, integers: Array, scale: Array, zero: Array, axis: int)
         axis: of the channels.
     """
     if scale.size == 1:
-        scale, zero = scale.reshape(()), zero.reshape(())
+        scale = scale.reshape(())
+    if (zero == zero.flat[0]).all():
+        zero = zero.flat[0]  # one number for all channels: as an array it takes as much as the scales
     # By hand, not through emit.op: these constants are parameters of the operation, not variables.
     return emit.builder.constexpr_affine_dequantize(
         quantized_data=integers, zero_point=zero, scale=_half_safe(emit, scale),
-        axis=np.int32(axis), name=emit.unique("w"),
+        axis=np.int32(axis), name=emit.unique(),
     )  # fmt: skip
 
 
@@ -99,5 +102,4 @@ def _half_safe(emit: Emitter, scale: Array) -> Array:
 
 
 def _axis(node: Node, rank: int) -> int:
-    axis = int(node.get("axis", 1))
-    return axis + rank if axis < 0 else axis
+    return channel_axis(int(node.get("axis", 1)), rank)

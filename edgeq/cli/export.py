@@ -1,0 +1,68 @@
+"""``edgeq export``: a bundle's model with non-maximum suppression inside, as an app takes it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgeq.cli.flags import OutputFlags, command
+
+__all__ = ["export"]
+
+
+@command
+def export(
+    *,
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle's folder.")],
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="FILE", help="What to write: app.mlpackage.")],
+    confidence: Annotated[
+        float, typer.Option("--confidence", min=0.0, max=1.0, help="Least score where the app gives none.")
+    ] = 0.25,
+    iou: Annotated[
+        float, typer.Option("--iou", min=0.0, max=1.0, help="NMS drops above, where the app gives none.")
+    ] = 0.45,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing output.")] = False,
+    output: OutputFlags,
+) -> None:
+    """A detector with NMS, class labels and thresholds as inputs, for apps (Core ML and Vision)."""
+    from edgeq.bundle.read import open_bundle
+    from edgeq.cli.console import Console
+    from edgeq.errors import InputError
+    from edgeq.files import check_free
+    from edgeq.runtimes import load_runtime
+    from edgeq.runtimes.base import WithSuppression
+    from edgeq.types import PostProcess
+
+    console = Console(output)
+    opened = open_bundle(bundle)
+    manifest = opened.manifest
+    runtime = load_runtime(manifest.runtime, installed=False)
+    if not isinstance(runtime, WithSuppression):
+        raise InputError(
+            f"{runtime.name} has no form with NMS inside", fix="a Core ML bundle has: --target iphone-a17"
+        )
+    if out.suffix not in runtime.artifact_suffixes:
+        raise InputError(f"{out} does not end in {' or '.join(runtime.artifact_suffixes)}")
+    check_free(out, force=force, folder=True)
+    source = opened.qdq_path or opened.reference_path
+    if source is None:
+        raise InputError(f"{bundle} holds no ONNX model", fix="make it anew with 'edgeq quantize'")
+    artifact = runtime.with_suppression(
+        source.read_bytes(),
+        out,
+        spec=manifest.input,
+        head=manifest.head,
+        post=PostProcess(confidence=confidence, iou=iou),
+    )
+    console.show(f"{out}: {artifact.size_mb:.2f} MB, {manifest.head.class_count} classes")
+    console.emit(
+        {
+            "artifact": str(out),
+            "size_mb": artifact.size_mb,
+            "confidence": confidence,
+            "iou": iou,
+            "warnings": console.warnings,
+        }
+    )
