@@ -21,6 +21,12 @@ _ALL_INTEGER = frozenset({"yolov8n-640"})
 """Models measured with `--io int8`, where no float layer may help, too."""
 TARGET = "x86-tflite"
 _IMAGES = 16
+_SIMULATE = """
+import sys
+from pathlib import Path
+from edgeq.runtimes import load_runtime, simulation_of
+Path(sys.argv[2]).write_bytes(simulation_of(load_runtime("tflite"), Path(sys.argv[1]).read_bytes()))
+"""
 _CONVERT = """
 import sys
 from pathlib import Path
@@ -78,9 +84,11 @@ def _row(name: str, model: Model, data: Path) -> dict[str, Any]:
         reference = bundle / "reference" / "float.onnx"
         compared = {
             "float_tflite": bundle / "reference" / "float.tflite",
-            "int8_simulated": bundle / "model.qdq.onnx",
+            "int8_simulated": Path(folder) / "simulated.onnx",
             "int8_tflite": bundle / "model.tflite",
         }
+        qdq = bundle / "model.qdq.onnx"
+        common.run([sys.executable, "-c", _SIMULATE, qdq, compared["int8_simulated"]])
         metrics: dict[str, Any] = {}
         for key, path in compared.items():
             preset = model.quantize_flags[-2:] if "--preset" in model.quantize_flags else ()
@@ -95,7 +103,7 @@ def _row(name: str, model: Model, data: Path) -> dict[str, Any]:
             metrics["all_integer_drop_points"] = drop["drop_points"]
             metrics["all_integer_drop_interval_points"] = drop["drop_interval_points"]
         scores = common.run([sys.executable, "-c", _SCORES, bundle, labels, str(_IMAGES)]).last_line()
-        cost = common.run([sys.executable, "-c", _CONVERT, compared["int8_simulated"], converted]).cost()
+        cost = common.run([sys.executable, "-c", _CONVERT, qdq, converted]).cost()
     return {
         "name": name,
         "source": source.name,

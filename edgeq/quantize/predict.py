@@ -21,6 +21,7 @@ from edgeq.evaluate.matching import match_images
 from edgeq.evaluate.precision import mean_average_precision
 from edgeq.model.decode import decode_classes, decode_detections
 from edgeq.quantize.ort import cpu_session, in_parallel
+from edgeq.quantize.unsigned import with_unsigned_tensors
 from edgeq.types import Detections, DetectionTruth, Float32Array, HeadSpec, InputSpec, PostProcess, Task
 
 __all__ = ["DropPredictor"]
@@ -68,7 +69,7 @@ class DropPredictor:
 
     def predict(self, int8_model: bytes) -> float:
         """Predicted drop in points of mAP 50-95 x 100 or top-1 x 100; 0 or more."""
-        answers = self._answers(cpu_session(int8_model))
+        answers = self._answers(cpu_session(with_unsigned_tensors(int8_model)))
         if self._head.task is Task.CLASSIFY:
             changed = np.mean(np.asarray(answers.classes) != np.asarray(self._float.classes))
             return float(100.0 * changed * _CLASS_SHARE)

@@ -385,10 +385,10 @@ class WithSuppression(Protocol):
 
 @runtime_checkable
 class SimulatedOtherwise(Protocol):
-    """What a runtime offers besides whose artifacts round where the QDQ model does not."""
+    """What a runtime offers besides whose artifacts do not round as the QDQ model does in ONNX Runtime."""
 
     def simulation(self, model: bytes) -> bytes:
-        """The QDQ model with the artifact's roundings written in, for ONNX Runtime (host).
+        """The QDQ model so written that ONNX Runtime rounds as the artifact does (host).
 
         Raises:
             ModelError: it is no QDQ model.

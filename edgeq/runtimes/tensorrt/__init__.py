@@ -30,7 +30,7 @@ __all__ = ["RUNTIME", "TensorRT"]
 
 @dataclass(frozen=True)
 class TensorRT(RuntimeFolder):
-    """The members of `edgeq.runtimes.base.Runtime`, and of `Simulated`."""
+    """The members of `edgeq.runtimes.base.Runtime`, `Simulated` and `SimulatedOtherwise`."""
 
     name: str = "tensorrt"
     requires: tuple[str, ...] = ()
@@ -76,6 +76,12 @@ class TensorRT(RuntimeFolder):
         from edgeq.runtimes.tensorrt.check import check
 
         return check(artifact, options=options, reasons=reasons)
+
+    def simulation(self, model: bytes) -> bytes:
+        """Sums of products in integers; see `edgeq.quantize.unsigned`."""
+        from edgeq.quantize.unsigned import with_unsigned_tensors
+
+        return with_unsigned_tensors(model)
 
     def scheme(self, target: Target) -> Scheme:
         """The same for every target."""

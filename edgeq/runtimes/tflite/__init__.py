@@ -26,7 +26,7 @@ _WHEELS = ("ai_edge_litert", "tflite_runtime")
 
 @dataclass(frozen=True)
 class TfliteRuntime(RuntimeFolder):
-    """The members of `edgeq.runtimes.base.Runtime`."""
+    """The members of `edgeq.runtimes.base.Runtime`, `SimulatedOtherwise` and `ShowsIntegers`."""
 
     name: str = "tflite"
     install: str = 'pip install "edgeq[tflite]"'
@@ -56,6 +56,12 @@ class TfliteRuntime(RuntimeFolder):
         from edgeq.types import ModelPrecision
 
         return tuple(entry for entry in ModelPrecision if entry is not ModelPrecision.INT8_WEIGHTS)
+
+    def simulation(self, model: bytes) -> bytes:
+        """Sums of products in integers; see `edgeq.quantize.unsigned`."""
+        from edgeq.quantize.unsigned import with_unsigned_tensors
+
+        return with_unsigned_tensors(model)
 
     def scheme(self, target: Target) -> Scheme:
         """What the INT8 kernels accept; see `edgeq.runtimes.tflite.scheme`."""
