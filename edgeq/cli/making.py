@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -136,9 +137,12 @@ def _finish(
 ) -> Made:
     """Lower, audit, measure and write."""
     artifact = order.runtime.lower(graph, work, options=_lower_options(order, model))
-    float_artifact = _float_artifact(order, model, work)
     options = SessionOptions(threads=order.target.threads, compute_capability=order.target.compute_capability)
-    audit = order.runtime.audit(artifact.path, options=options, reasons=reasons_of(layers))
+    with ThreadPoolExecutor() as pool:
+        beside = pool.submit(_float_artifact, order, model, work)
+        fitted = pool.submit(_artifact_specs, order, model, artifact)
+        audit = order.runtime.audit(artifact.path, options=options, reasons=reasons_of(layers))
+        float_artifact, specs = beside.result(), fitted.result()
     for text in disagreements(audit, layers):
         console.warn(text)
     accuracy = _measure(order, model, evaluation, artifact, quantized, work, console)
@@ -151,7 +155,6 @@ def _finish(
     reports |= {} if accuracy is None else {"accuracy": accuracy.to_json()}
     reports |= {} if gate is None else {"gate": gate.to_json()}
     recipe = order.recipe if quantized is None else quantized.recipe
-    specs = _artifact_specs(order, model, artifact)
     contents = BundleContents(
         name=order.source.stem,
         target=order.target.name,

@@ -22,6 +22,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 from onnx_ir.passes import common
 
+from edgeq.cores import core_count
 from edgeq.errors import ModelError, SpecError
 from edgeq.model.focus import fold_focus
 
@@ -233,5 +234,6 @@ def _difference(expected: npt.NDArray[np.float64], got: npt.NDArray[np.float64])
 def _plain_session(data: bytes) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.intra_op_num_threads = core_count()
     options.log_severity_level = 4
     return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])

@@ -45,7 +45,7 @@ Progress = Callable[[str, int, int], None]
 _CHUNK_IMAGES = 16
 """Statistics are kept after every so many images, so that an interrupted run goes on from there."""
 _RANGE_IMAGES, _FEWEST_RANGE_IMAGES = 8, 4
-_ERROR_IMAGES = 8
+_ERROR_IMAGES, _FEWEST_ERROR_IMAGES = 8, 6
 _MOMENT_IMAGES, _FEWEST_MOMENT_IMAGES = 24, 12
 _PREDICTION_IMAGES, _FEWEST_PREDICTION_IMAGES = 24, 16
 _RANKING_IMAGES = 8
@@ -173,7 +173,7 @@ def quantize(
         )  # fmt: skip
 
     with clock("tune"):
-        images = _tensors(model, calibration, _ERROR_IMAGES)
+        images = _tensors(model, calibration, _ERROR_IMAGES, _FEWEST_ERROR_IMAGES)
         predictor = _predictor(model, calibration, recipe)
         tuned = tune(
             graph, recipe, make_plan, images, predictor,

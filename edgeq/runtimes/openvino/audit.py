@@ -39,7 +39,7 @@ def audit(
         ModelError: the model does not load or run.
         UnavailableError: openvino is not installed.
     """
-    session = open_session(artifact, options)
+    session = open_session(artifact, options, counters=True)
     missing = _not_quantised(session)
     times = session.profile(_zeros(session), runs=_RUNS)
     layers = tuple(_layer(entry, reasons or {}, missing) for entry in times)
