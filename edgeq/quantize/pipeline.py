@@ -47,7 +47,7 @@ _CHUNK_IMAGES = 16
 _RANGE_IMAGES, _FEWEST_RANGE_IMAGES = 8, 4
 _ERROR_IMAGES, _FEWEST_ERROR_IMAGES = 8, 6
 _MOMENT_IMAGES, _FEWEST_MOMENT_IMAGES = 24, 12
-_PREDICTION_IMAGES, _FEWEST_PREDICTION_IMAGES = 24, 16
+_PREDICTION_IMAGES, _FEWEST_PREDICTION_IMAGES = 48, 32
 _RANKING_IMAGES = 8
 _USUAL_PX, _MOST_MORE = 416 * 416, 2.0
 """Models with smaller inputs take more images in proportion, up to twice as many: as much work, steadier
@@ -178,6 +178,7 @@ def quantize(
         tuned = tune(
             graph, recipe, make_plan, images, predictor,
             harm=lambda: _harm(graph, model, images), max_layers=scheme.max_float_layers,
+            points_per_share=scheme.points_per_float_share,
             progress=lambda done, total: report("tune", done, total),
         )  # fmt: skip
     return Quantized(

@@ -31,9 +31,6 @@ _PATIENCE = 3
 """After so many plans that were not worth their float layers no more are tried."""
 _SMALL_CHANGE = 0.01
 """With less of the multiplications left than this the search ends."""
-_POINTS_PER_SHARE = 3.0
-"""A hundredth of the multiplications in float has to lower the predicted drop by 0.03 points: on YOLOv5n a
-tenth in float took a quarter of the speed and gained nothing that 204 images could show."""
 
 MakePlan = Callable[[Mapping[str, str], Mapping[str, Float32Array]], Plan]
 
@@ -70,6 +67,7 @@ def tune(
     *,
     harm: Callable[[], Harm],
     max_layers: int | None = None,
+    points_per_share: float = 3.0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Tuned:
     """Correct biases, and keep the worst layers in float until the predicted drop is within the recipe's.
@@ -88,12 +86,13 @@ def tune(
         predictor: None: nothing is predicted and nothing kept in float for accuracy.
         harm: makes what layers are ranked by, where they have to be.
         max_layers: so many layers may stay in float for accuracy; None: as the recipe's share allows.
+        points_per_share: as the scheme's.
         progress: called with (layers ranked, layers).
     """
     layers = {node_name(node): node for node in model.graph if is_layer(node)}
-    attempts = _Attempts(model, recipe, make_plan, images, predictor)
+    attempts = _Attempts(model, recipe, make_plan, images, predictor, points_per_share)
     limit = recipe.max_predicted_drop
-    if attempts.add(_Kept({}, (), 0.0)) <= (limit or 0.0) or predictor is None or limit is None:
+    if attempts.add(_Kept({}, (), 0.0), enough=limit) <= (limit or 0.0) or predictor is None or limit is None:
         return attempts.best()
     room = _Room(work_shares(model.graph), recipe.max_float_share, max_layers)
     groups = _candidate_groups(model, layers, make_plan({}, {}), attempts.own_errors)
@@ -210,8 +209,10 @@ class _Attempts:
         make_plan: MakePlan,
         images: Sequence[Float32Array],
         predictor: DropPredictor | None,
+        points_per_share: float,
     ) -> None:
         self._model, self._recipe, self._make_plan = model, recipe, make_plan
+        self._points_per_share = points_per_share
         self._images, self._predictor = images, predictor
         self._tried: list[tuple[TuningStep, Mapping[str, str]]] = []
 
@@ -228,30 +229,35 @@ class _Attempts:
     @property
     def since_best(self) -> int:
         """How many plans were tried after the one that is worth its float layers most."""
-        prices = [_price(step) for step, _ in self._tried]
+        prices = [self._price(step) for step, _ in self._tried]
         return len(prices) - 1 - prices.index(min(prices))
 
     @property
     def best_step(self) -> TuningStep:
         """The plan that is worth its float layers most."""
-        return min((step for step, _ in self._tried), key=_price)
+        return min((step for step, _ in self._tried), key=self._price)
 
     def idle_layers(self) -> set[str]:
         """Layers of the best plan whose addition did not lower the price at the time."""
         best, idle = self._tried[0][0], set[str]()
         for step, _ in self._tried[1:]:
-            if _price(step) < _price(best):
+            if self._price(step) < self._price(best):
                 best = step
             elif best is not self.best_step:
                 idle |= set(step.kept_float) - set(best.kept_float)
         return idle & set(best.kept_float)
 
-    def add(self, kept: _Kept) -> float:
-        """Try these layers in float; the predicted drop in points (0 without a predictor)."""
+    def add(self, kept: _Kept, *, enough: float | None = None) -> float:
+        """Try these layers in float; the predicted drop in points (0 without a predictor).
+
+        Args:
+            kept: the layers.
+            enough: as :meth:`DropPredictor.predict` takes it.
+        """
         drop = 0.0
         if self._predictor is not None:
             _, qdq = self._with_shifts(kept.nodes, self.own_errors)
-            drop = self._predictor.predict(model_bytes(qdq))
+            drop = self._predictor.predict(model_bytes(qdq), enough=enough)
         self._tried.append((TuningStep(kept.layers, kept.share, drop), kept.nodes))
         return drop
 
@@ -260,11 +266,14 @@ class _Attempts:
         steps = tuple(step for step, _ in self._tried)
         limit = self._recipe.max_predicted_drop or 0.0
         within = [entry for entry in self._tried if entry[0].predicted_drop_points <= limit]
-        chosen, kept = within[0] if within else min(self._tried, key=lambda entry: _price(entry[0]))
+        chosen, kept = within[0] if within else min(self._tried, key=lambda entry: self._price(entry[0]))
         plan, qdq = self._corrected(kept)
         if self._predictor is None:
             return Tuned(plan, qdq, self.own_errors, (), None)
         return Tuned(plan, qdq, self.own_errors, steps, chosen)
+
+    def _price(self, step: TuningStep) -> float:
+        return step.predicted_drop_points + self._points_per_share * step.float_share
 
     def _corrected(self, kept: Mapping[str, str]) -> tuple[Plan, ir.Model]:
         """Plan and QDQ model with every INT8 layer's own mean error in this very plan taken out of its bias.
@@ -286,10 +295,6 @@ class _Attempts:
         corrected = errors if self._recipe.bias_correction else {}
         plan = self._make_plan(kept, {name: -error.mean_error for name, error in corrected.items()})
         return plan, insert_qdq(self._model, plan)
-
-
-def _price(step: TuningStep) -> float:
-    return step.predicted_drop_points + _POINTS_PER_SHARE * step.float_share
 
 
 def _candidate_groups(

@@ -42,7 +42,7 @@ class Stub:
     def __init__(self, *drops):
         self.drops, self.models = list(drops), []
 
-    def predict(self, int8_model):
+    def predict(self, int8_model, *, enough=None):
         self.models.append(int8_model)
         return self.drops[min(len(self.models), len(self.drops)) - 1]
 
@@ -260,6 +260,22 @@ def test_the_predicted_drop_of_a_classifier_grows_with_the_answers_that_change()
     assert changed > 0
     # One in four changes is a loss; see edgeq.quantize.predict.
     assert predictor.predict(other) == pytest.approx(25.0 * changed)
+
+
+def test_half_of_the_images_are_enough_where_they_predict_little():
+    model = float_model(classifier_net(), classes=10)
+    pictures = images(6)
+    # The second, fourth and sixth picture mean another class to the other model.
+    other = normalised_bytes(classifier_net(seed=40))
+    tops = [[int(np.argmax(run(data, p)[0])) for p in pictures] for data in (model.onnx_bytes, other)]
+    same = [p for p, a, b in zip(pictures, *tops, strict=True) if a == b] or pictures[:1]
+    unlike = [p for p, a, b in zip(pictures, *tops, strict=True) if a != b]
+    assert unlike, "the two models agree everywhere"
+    mixed = [entry for pair in zip(same * 3, unlike * 3, strict=False) for entry in pair]
+    predictor = DropPredictor(model.onnx_bytes, mixed, spec=model.input, head=model.head)
+    whole = predictor.predict(other)
+    assert predictor.predict(other, enough=100.0) <= whole
+    assert predictor.predict(other, enough=-1.0) == whole
 
 
 def test_a_ruined_detector_is_predicted_to_lose_more_than_a_good_one():
