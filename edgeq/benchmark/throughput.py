@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edgeq.runtimes.base import ConcurrentSession
+from edgeq.runtimes.optional import ConcurrentSession
 
 __all__ = ["Throughput", "measure_throughput"]
 

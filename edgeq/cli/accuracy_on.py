@@ -23,7 +23,7 @@ from edgeq.errors import UnavailableError
 from edgeq.evaluate.run import Evaluation, compare, evaluate, evaluation_of, prediction_agreement
 from edgeq.model.decode import decode_classes, decode_detections
 from edgeq.runtimes import missing_modules, runs_here
-from edgeq.runtimes.base import ShowsIntegers
+from edgeq.runtimes.optional import ShowsIntegers
 from edgeq.types import Dataset, Detections, Float32Array, PostProcess, Task
 
 if TYPE_CHECKING:

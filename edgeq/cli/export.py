@@ -32,7 +32,7 @@ def export(
     from edgeq.errors import InputError
     from edgeq.files import check_free
     from edgeq.runtimes import load_runtime
-    from edgeq.runtimes.base import WithSuppression
+    from edgeq.runtimes.optional import WithSuppression
     from edgeq.types import PostProcess
 
     console = Console(output)

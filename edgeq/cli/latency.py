@@ -24,7 +24,8 @@ from edgeq.data.images import read_image
 from edgeq.data.preprocess import preprocess
 from edgeq.data.select import evenly
 from edgeq.errors import UnavailableError
-from edgeq.runtimes.base import AuditReport, ConcurrentSession, Runtime, Session, SessionOptions
+from edgeq.runtimes.base import AuditReport, Runtime, Session, SessionOptions
+from edgeq.runtimes.optional import ConcurrentSession
 from edgeq.types import Sample
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from edgeq.cli.latency import fitted_specs, prepared_inputs
 from edgeq.cli.subject import Subject
 from edgeq.errors import UnavailableError
-from edgeq.runtimes.base import LayerTime, ProfiledSession
+from edgeq.runtimes.base import LayerTime
+from edgeq.runtimes.optional import ProfiledSession
 from edgeq.types import Sample
 
 if TYPE_CHECKING:

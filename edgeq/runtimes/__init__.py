@@ -103,7 +103,7 @@ def runtime_for(artifact: Path) -> Runtime:
 
 def runs_here(runtime: Runtime) -> bool:
     """Whether this machine can open sessions of a runtime, its modules being installed."""
-    from edgeq.runtimes.base import Simulated
+    from edgeq.runtimes.optional import Simulated
 
     return not isinstance(runtime, Simulated) or runtime.runs_here()
 
@@ -114,7 +114,7 @@ def simulation_of(runtime: Runtime, qdq: bytes) -> bytes:
     Raises:
         ModelError: it is no QDQ model.
     """
-    from edgeq.runtimes.base import SimulatedOtherwise
+    from edgeq.runtimes.optional import SimulatedOtherwise
 
     return runtime.simulation(qdq) if isinstance(runtime, SimulatedOtherwise) else qdq
 

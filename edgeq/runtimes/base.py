@@ -5,15 +5,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy.typing as npt
 
-from edgeq.types import HeadSpec, InputSpec, ModelPrecision, PostProcess, TensorInfo
+from edgeq.types import InputSpec, ModelPrecision, TensorInfo
 
 if TYPE_CHECKING:
     from edgeq.quantize.scheme import Scheme
@@ -22,23 +22,16 @@ if TYPE_CHECKING:
 __all__ = [
     "Artifact",
     "AuditReport",
-    "ConcurrentSession",
-    "IntegerPart",
     "LayerAudit",
     "LayerPrecision",
     "LayerTime",
     "LintFinding",
     "LowerOptions",
     "ProbeReport",
-    "ProfiledSession",
     "Runtime",
     "RuntimeOption",
     "Session",
     "SessionOptions",
-    "ShowsIntegers",
-    "Simulated",
-    "SimulatedOtherwise",
-    "WithSuppression",
 ]
 
 
@@ -154,38 +147,6 @@ class LayerTime:
     kernel: str
     time_ms: float
     """Median of the inferences."""
-
-
-@runtime_checkable
-class ProfiledSession(Protocol):
-    """A session whose runtime can tell where the time goes; a `Session` need not be one."""
-
-    def profile(self, tensor: npt.NDArray[Any], *, runs: int) -> tuple[LayerTime, ...]:
-        """Each executed layer, in order; measuring slows the inferences down a little.
-
-        Args:
-            tensor: as for ``infer``.
-            runs: inferences that the times are the median of, after one that does not count.
-        """
-        ...
-
-
-@runtime_checkable
-class ConcurrentSession(Protocol):
-    """A session that runs several inferences at once; a `Session` need not be one."""
-
-    @property
-    def in_flight(self) -> int:
-        """With so many at once it is busiest, as it was opened."""
-        ...
-
-    def infer_all(self, tensors: Iterable[npt.NDArray[Any]]) -> None:
-        """Infer from all of them, so many at once; the outputs are dropped.
-
-        Raises:
-            ModelError: as ``infer``.
-        """
-        ...
 
 
 class LayerPrecision(str, Enum):
@@ -344,82 +305,5 @@ class Runtime(Protocol):
         Raises:
             ModelError: an op that the runtime has not, with its node and what to do.
             OutputError: it cannot be written.
-        """
-        ...
-
-
-@runtime_checkable
-class Simulated(Protocol):
-    """What a runtime offers besides whose sessions not every machine can open that lowers for it.
-
-    Where it does not run, accuracy comes from the QDQ model in ONNX Runtime, and every report says so.
-    """
-
-    def runs_here(self) -> bool:
-        """Whether sessions can be opened on this machine; nothing of the vendor's is loaded to find out."""
-        ...
-
-
-@runtime_checkable
-class WithSuppression(Protocol):
-    """What a runtime offers besides that can suppress overlapping boxes itself."""
-
-    def with_suppression(
-        self, model: bytes, path: Path, *, spec: InputSpec, head: HeadSpec, post: PostProcess
-    ) -> Artifact:
-        """A detector with non-maximum suppression inside (host).
-
-        Args:
-            model: serialised QDQ or float model.
-            path: what to write; replaced where it exists.
-            spec: its input.
-            head: its head.
-            post: thresholds where the app gives none.
-
-        Raises:
-            SpecError: the head needs none.
-            InputError, ModelError, OutputError, UnavailableError: as lowering.
-        """
-        ...
-
-
-@runtime_checkable
-class SimulatedOtherwise(Protocol):
-    """What a runtime offers besides whose artifacts do not round as the QDQ model does in ONNX Runtime."""
-
-    def simulation(self, model: bytes) -> bytes:
-        """The QDQ model so written that ONNX Runtime rounds as the artifact does (host).
-
-        Raises:
-            ModelError: it is no QDQ model.
-        """
-        ...
-
-
-@dataclass(frozen=True)
-class IntegerPart:
-    """An artifact that gives the tensors where its INT8 part begins and ends, in the order of the model."""
-
-    path: Path
-    begins: frozenset[str]
-    """Outputs that float layers, or the input, were rounded to."""
-    ends: frozenset[str]
-    """Outputs that float layers or the caller read."""
-
-
-@runtime_checkable
-class ShowsIntegers(Protocol):
-    """What a runtime offers besides whose artifacts can be cut where float and INT8 layers meet.
-
-    Integers can be compared to the bit between machines; float layers round as each CPU does.
-    """
-
-    def integer_part(self, artifact: Path, folder: Path) -> IntegerPart | None:
-        """The artifact cut there, written into a folder (host); None: it computes nothing in INT8.
-
-        Raises:
-            ModelError: the artifact is damaged.
-            OutputError: it cannot be written.
-            UnavailableError: what it takes to cut it is not installed.
         """
         ...

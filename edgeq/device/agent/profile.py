@@ -10,7 +10,7 @@ from edgeq.device.agent.models import Model
 from edgeq.device.agent.store import Store
 from edgeq.device.agent.streams import Answer
 from edgeq.errors import InputError
-from edgeq.runtimes.base import ProfiledSession
+from edgeq.runtimes.optional import ProfiledSession
 
 __all__ = ["profile"]
 

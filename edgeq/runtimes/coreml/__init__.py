@@ -15,10 +15,7 @@ from edgeq.runtimes.folder import RuntimeFolder
 
 if TYPE_CHECKING:
     from edgeq.quantize.scheme import Scheme
-    from edgeq.runtimes.base import (
-        Artifact,
-        RuntimeOption,
-    )
+    from edgeq.runtimes.base import Artifact, RuntimeOption
     from edgeq.targets import Target
     from edgeq.types import HeadSpec, InputSpec, ModelPrecision, PostProcess
 

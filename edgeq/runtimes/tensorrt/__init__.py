@@ -17,11 +17,7 @@ from edgeq.runtimes.folder import RuntimeFolder
 
 if TYPE_CHECKING:
     from edgeq.quantize.scheme import Scheme
-    from edgeq.runtimes.base import (
-        AuditReport,
-        RuntimeOption,
-        SessionOptions,
-    )
+    from edgeq.runtimes.base import AuditReport, RuntimeOption, SessionOptions
     from edgeq.targets import Target
     from edgeq.types import ModelPrecision
 

@@ -11,10 +11,8 @@ from edgeq.runtimes.folder import RuntimeFolder
 
 if TYPE_CHECKING:
     from edgeq.quantize.scheme import Scheme
-    from edgeq.runtimes.base import (
-        IntegerPart,
-        RuntimeOption,
-    )
+    from edgeq.runtimes.base import RuntimeOption
+    from edgeq.runtimes.optional import IntegerPart
     from edgeq.targets import Target
     from edgeq.types import ModelPrecision
 

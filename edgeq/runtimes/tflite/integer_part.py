@@ -12,7 +12,7 @@ from typing import Any
 
 from edgeq.errors import ModelError
 from edgeq.files import atomic_write
-from edgeq.runtimes.base import IntegerPart
+from edgeq.runtimes.optional import IntegerPart
 from edgeq.runtimes.tflite.modelfile import read_model
 from edgeq.runtimes.tflite.writer import import_schema
 
@@ -20,7 +20,7 @@ __all__ = ["integer_part"]
 
 
 def integer_part(artifact: Path, folder: Path) -> IntegerPart | None:
-    """See `edgeq.runtimes.base.ShowsIntegers`.
+    """See `edgeq.runtimes.optional.ShowsIntegers`.
 
     Raises:
         ModelError: the artifact is damaged.
