@@ -24,6 +24,9 @@ __all__ = ["KNOWN_RANGES", "MOVES_DATA", "Observer", "observed_values", "session
 _SUBSET = 1 << 12
 """About so many values per tensor and image go into the histogram; the extremes use them all."""
 
+_COUNTED_TOGETHER = 8
+"""Values of so many images are counted at a time: a histogram of a few thousand costs mostly its making."""
+
 KNOWN_RANGES = {"Sigmoid": (0.0, 1.0), "HardSigmoid": (0.0, 1.0), "Softmax": (0.0, 1.0)}
 """Op types whose output range needs no observing."""
 
@@ -142,6 +145,8 @@ class _Recorder:
         self._name = name
         self._lows: list[float] = []
         self._highs: list[float] = []
+        self._uncounted: list[Float32Array] = []
+        """Of the last images."""
         self._histogram: Histogram | None = None
         self._channels: _ChannelRecorder | None = None
 
@@ -166,10 +171,20 @@ class _Recorder:
             )
         self._lows.append(low)
         self._highs.append(high)
-        counted = Histogram.of(_subset(values), low, high)
+        self._uncounted.append(_subset(values))
+        if len(self._uncounted) == _COUNTED_TOGETHER:
+            self._count()
+
+    def _count(self) -> None:
+        count = len(self._uncounted)
+        low, high = min(self._lows[-count:]), max(self._highs[-count:])
+        counted = Histogram.of(np.concatenate(self._uncounted), low, high)
         self._histogram = counted if self._histogram is None else merge_histograms(self._histogram, counted)
+        self._uncounted.clear()
 
     def build(self) -> TensorStatistics:
+        if self._uncounted:
+            self._count()
         if self._histogram is None:
             raise ValueError(f"{self._name!r} was never seen")
         return TensorStatistics(
@@ -201,6 +216,6 @@ class _ChannelRecorder:
 
 
 def _subset(values: Float32Array) -> Float32Array:
-    """A regular subset of the values; an odd step keeps it from falling on the same columns."""
+    """A regular subset of the values as a copy; an odd step keeps it from falling on the same columns."""
     step = values.size // _SUBSET
-    return values.reshape(-1)[:: step | 1] if step > 1 else values
+    return np.array(values.reshape(-1)[:: step | 1 if step > 1 else 1], np.float32)
