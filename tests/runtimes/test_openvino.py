@@ -15,15 +15,10 @@ from onnx import TensorProto, helper, numpy_helper
 from edgeq.benchmark.throughput import measure_throughput
 from edgeq.errors import ModelError, OutputError
 from edgeq.runtimes import load_runtime, runtime_for
-from edgeq.runtimes.base import (
-    ConcurrentSession,
-    LayerPrecision,
-    LowerOptions,
-    ProfiledSession,
-    SessionOptions,
-)
+from edgeq.runtimes.base import LayerPrecision, LowerOptions, SessionOptions
 from edgeq.runtimes.openvino import probe as probe_module
 from edgeq.runtimes.openvino.probe import default_float, probe
+from edgeq.runtimes.optional import ConcurrentSession, ProfiledSession
 from edgeq.targets import load_target
 
 from .contract import RuntimeContract
