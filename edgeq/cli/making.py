@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -138,11 +137,10 @@ def _finish(
     """Lower, audit, measure and write."""
     artifact = order.runtime.lower(graph, work, options=_lower_options(order, model))
     options = SessionOptions(threads=order.target.threads, compute_capability=order.target.compute_capability)
-    with ThreadPoolExecutor() as pool:
-        beside = pool.submit(_float_artifact, order, model, work)
-        fitted = pool.submit(_artifact_specs, order, model, artifact)
-        audit = order.runtime.audit(artifact.path, options=options, reasons=reasons_of(layers))
-        float_artifact, specs = beside.result(), fitted.result()
+    # One after the other: coremltools builds and reads programs in a context of the whole process.
+    float_artifact = _float_artifact(order, model, work)
+    specs = _artifact_specs(order, model, artifact)
+    audit = order.runtime.audit(artifact.path, options=options, reasons=reasons_of(layers))
     for text in disagreements(audit, layers):
         console.warn(text)
     accuracy = _measure(order, model, evaluation, artifact, quantized, work, console)
