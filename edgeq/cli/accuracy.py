@@ -16,7 +16,7 @@ from edgeq.types import Dataset, PostProcess, Task
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-__all__ = ["Accuracy", "measure_accuracy"]
+__all__ = ["Accuracy", "accuracy_of", "measure_accuracy"]
 
 
 @dataclass(frozen=True)
@@ -126,19 +126,33 @@ def measure_accuracy(
             else run("float", reference, subject.reference_runtime, subject.reference_specs or specs)
         )
         int8_eval = run(judged, runner.path, runner.runtime, specs)
+    found = accuracy_of(subject, float_eval, int8_eval, replicates=replicates)
+    return replace(found, name=judged, simulated=runner.note)
+
+
+def accuracy_of(
+    subject: Subject, reference: Evaluation | None, int8: Evaluation, *, replicates: int = 1000
+) -> Accuracy:
+    """What evaluations made here or on a device say of the subject.
+
+    Args:
+        subject: what was judged.
+        reference: of its float model; None: there is none to compare with.
+        int8: of the subject.
+        replicates: bootstrap samples of the drop's interval.
+    """
     drop = agreement = None
-    if float_eval is not None:
-        drop = compare(float_eval, int8_eval, replicates=replicates)
-        agreement = prediction_agreement(float_eval, int8_eval) if int8_eval.task is Task.CLASSIFY else None
+    if reference is not None:
+        drop = compare(reference, int8, replicates=replicates)
+        agreement = prediction_agreement(reference, int8) if int8.task is Task.CLASSIFY else None
     return Accuracy(
-        int8=int8_eval,
-        reference=float_eval,
+        int8=int8,
+        reference=reference,
         drop=drop,
         agreement=agreement,
-        name=judged,
+        name=subject.judged_name(compared=reference is not None),
         size_mb=subject.size_mb,
-        float_size_mb=None if reference is None else reference.stat().st_size / 1e6,
-        simulated=runner.note,
+        float_size_mb=None if subject.reference is None else subject.reference.stat().st_size / 1e6,
     )
 
 

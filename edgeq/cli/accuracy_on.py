@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeq.cli.accuracy import Accuracy
+from edgeq.cli.accuracy import Accuracy, accuracy_of
 from edgeq.cli.console import Console
 from edgeq.cli.remote import DeviceSide, model_of
 from edgeq.cli.subject import Subject
@@ -20,7 +20,7 @@ from edgeq.device.parity import Parity, parity
 from edgeq.device.predictions import ImageFile, Predictor, image_files
 from edgeq.device.tensors import TensorDigests, TensorParity, digests_here, digests_on, tensor_parity
 from edgeq.errors import UnavailableError
-from edgeq.evaluate.run import Evaluation, compare, evaluate, evaluation_of, prediction_agreement
+from edgeq.evaluate.run import Evaluation, evaluate, evaluation_of
 from edgeq.model.decode import decode_classes, decode_detections
 from edgeq.runtimes import missing_modules, runs_here
 from edgeq.runtimes.optional import ShowsIntegers
@@ -207,7 +207,7 @@ def accuracy_on(
         images = image_files([sample.path for sample in dataset.samples])
         predictions = predictor.predict(images, progress=progress)
     int8 = evaluation_of(predictions, dataset, head=specs.head, post=post, session_details=predictor.details)
-    accuracy = _accuracy(subject, host.reference, int8)
+    accuracy = accuracy_of(subject, host.reference, int8)
     return DeviceAccuracy(
         accuracy, same, tensors, behind, parity(alike, native), side.to_json(), side.machine, side.line()
     )
@@ -225,19 +225,3 @@ def _tensors_on(
         return tensor_parity(outputs, None, shown=run.shown)
     integers = (run.integers.digests, there(run.integers.model))
     return tensor_parity(outputs, integers, begins=run.integers.begins, shown=True)
-
-
-def _accuracy(subject: Subject, reference: Evaluation | None, int8: Evaluation) -> Accuracy:
-    drop = agreement = None
-    if reference is not None:
-        drop = compare(reference, int8)
-        agreement = prediction_agreement(reference, int8) if int8.task is Task.CLASSIFY else None
-    return Accuracy(
-        int8=int8,
-        reference=reference,
-        drop=drop,
-        agreement=agreement,
-        name=subject.judged_name(compared=reference is not None),
-        size_mb=subject.size_mb,
-        float_size_mb=None if subject.reference is None else subject.reference.stat().st_size / 1e6,
-    )

@@ -270,13 +270,11 @@ class _Counter:
             self._report(self._count)
 
 
-def _tensors(
-    model: FloatModel, calibration: CalibrationSet, usual: int, fewest: int | None = None
-) -> list[Float32Array]:
+def _tensors(model: FloatModel, calibration: CalibrationSet, usual: int, fewest: int) -> list[Float32Array]:
     """Pre-processed inputs of evenly spread calibration images, so many for inputs of a usual size."""
     total = len(calibration.samples)
     scale = min(_MOST_MORE, _USUAL_PX / (model.input.height_px * model.input.width_px))
-    count = max(usual if fewest is None else fewest, round(usual * scale))
+    count = max(fewest, round(usual * scale))
     indices = np.unique(np.linspace(0, total - 1, min(count, total)).round().astype(int))
     chosen = [calibration.samples[index] for index in indices]
     return [tensor for _, tensor, _ in iter_tensors(chosen, model.input, workers=2)]

@@ -66,8 +66,8 @@ def tune(
     predictor: DropPredictor | None,
     *,
     harm: Callable[[], Harm],
+    points_per_share: float,
     max_layers: int | None = None,
-    points_per_share: float = 3.0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Tuned:
     """Correct biases, and keep the worst layers in float until the predicted drop is within the recipe's.
@@ -85,8 +85,8 @@ def tune(
         images: pre-processed calibration inputs.
         predictor: None: nothing is predicted and nothing kept in float for accuracy.
         harm: makes what layers are ranked by, where they have to be.
+        points_per_share: the scheme's `points_per_float_share`.
         max_layers: so many layers may stay in float for accuracy; None: as the recipe's share allows.
-        points_per_share: as the scheme's.
         progress: called with (layers ranked, layers).
     """
     layers = {node_name(node): node for node in model.graph if is_layer(node)}

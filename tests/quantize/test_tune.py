@@ -71,6 +71,7 @@ def tuned(predictor, recipe=RECIPE, *, proto=None, pictures=None):
         pictures,
         predictor,
         harm=lambda: OutputNoise(model, pictures),
+        points_per_share=UINT8.points_per_float_share,
         progress=lambda *done: progress.append(done),
     )
     return model, got, progress
