@@ -36,6 +36,7 @@ class Lowered:
     """A model of the test data in one runtime's form."""
 
     source: FloatModel
+    qdq: bytes
     int8: Path
     float32: Path
 
@@ -85,7 +86,7 @@ def lower(tmp_path_factory: pytest.TempPathFactory) -> Lower:
         folder = tmp_path_factory.mktemp(runtime_name)
         int8 = runtime.lower(result.qdq, folder, options=LowerOptions(name="int8"))
         float32 = runtime.lower(model.onnx_bytes, folder, options=LowerOptions(name="float"))
-        return Lowered(model, int8.path, float32.path)
+        return Lowered(model, result.qdq, int8.path, float32.path)
 
     return make
 

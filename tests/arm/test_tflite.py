@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgeq import api
 from edgeq.resources import data_folder
+from edgeq.runtimes.base import LowerOptions
 from tools.arm.cache import Environment
 from tools.arm.models import count_model, run_model
 
@@ -60,6 +62,24 @@ def test_int8_outputs_differ_from_x86_by_the_float_tail_only(full: Environment, 
         for name, values in ours.items():
             largest = float(np.abs(values).max())
             np.testing.assert_allclose(theirs[name], values, rtol=1e-4, atol=1e-6 * largest, err_msg=name)
+
+
+@pytest.mark.parametrize("cpu", XNNPACK_CPUS)
+def test_an_integers_only_model_gives_the_same_outputs_to_the_bit(
+    demo_tflite: Lowered, tmp_path: Path, cpu: str
+) -> None:
+    """Its float tail runs in reference kernels, so boxes and scores are x86's, too."""
+    runtime = api.load_runtime("tflite")
+    options = LowerOptions(name="integers", integer_io=True)
+    model, tail = runtime.lower(demo_tflite.qdq, tmp_path, options=options).files
+    inputs = nhwc(eval_tensors(demo_tflite.source, DEMO, count=2))
+    here, there = (run_model(model, inputs, cpu=kind, files=[tail]) for kind in (None, cpu))
+    assert here.details["output_dtype"].startswith("int8")
+    name = demo_tflite.source.head.output
+    for ours, theirs in zip(here.outputs, there.outputs, strict=True):
+        assert np.ptp(ours[name]) > 0
+        np.testing.assert_array_equal(theirs[name], ours[name])
+    assert (here.outputs[0][name] != here.outputs[1][name]).any()
 
 
 def test_int8_costs_fewer_instructions_than_float(demo_tflite: Lowered) -> None:

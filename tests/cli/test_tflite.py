@@ -94,7 +94,7 @@ def test_an_integer_rival_brings_its_float_tail_and_tflite_tells_no_times(
     quick = ("--on", "local", "--duration", "100ms", "--min-runs", 3, "--no-memory", "--no-save", "--json")
     rival = edgeq("bench", bundle, "--against", integer, *quick)
     assert rival.code == 0, rival.err
-    assert rival.json["contestants"][0]["details"]["tail"] == "model.tail.tflite, float"
+    assert rival.json["contestants"][0]["details"]["tail"] == "model.tail.tflite, float, reference kernels"
     refused = edgeq("bench", bundle, "--per-layer", *quick)
     assert refused.code == 4
     assert "tells no times of layers" in refused.json["error"]

@@ -62,6 +62,8 @@ class Step:
 def walk(settings: Settings, folder: Path, *, tell: Callable[[str], None]) -> dict[str, Any]:
     """Set the board up, then quantise, evaluate, audit, bench and gate; a document of all steps.
 
+    What is quantised here is taken there in two forms: integers only, and with float inputs and outputs.
+
     Args:
         settings: what to take there.
         folder: for the bundle.
@@ -89,13 +91,16 @@ def walk(settings: Settings, folder: Path, *, tell: Callable[[str], None]) -> di
 
         on = ("--on", running.host)
         run("device", "setup", running.host, "--offline", "--target", TARGET, facts=_setup_facts)
+        images = ("--images", str(settings.images))
         bundle = settings.bundle
         if bundle is None:
-            bundle = folder / "bundle"
             model = settings.model or demo / "model.onnx"
-            run("quantize", model, "--target", TARGET, "--calib", data, "-o", bundle, facts=_quantize_facts)
-        images = ("--images", str(settings.images))
-        run("evaluate", bundle, "--data", data, *images, *on, facts=_accuracy_facts)
+            for bundle, io in ((folder / "integers", "int8"), (folder / "bundle", "float")):
+                quantize = ("quantize", model, "--target", TARGET, "--io", io, "--calib", data, "-o", bundle)
+                run(*quantize, facts=_quantize_facts)
+                run("evaluate", bundle, "--data", data, *images, *on, facts=_accuracy_facts)
+        else:
+            run("evaluate", bundle, "--data", data, *images, *on, facts=_accuracy_facts)
         run("audit", bundle, *on, facts=_audit_facts)
         # Few runs: an emulated inference takes a second, and its speed says nothing anyway.
         few = ("--duration", settings.duration, "--min-runs", "11")

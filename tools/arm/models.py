@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,13 +36,16 @@ class ModelRun:
     """The session's: runtime version, delegate, threads."""
 
 
-def run_model(model: Path, inputs: npt.NDArray[Any], *, cpu: str | None) -> ModelRun:
+def run_model(
+    model: Path, inputs: npt.NDArray[Any], *, cpu: str | None, files: Sequence[Path] = ()
+) -> ModelRun:
     """Outputs of an artifact that one of edgeq's runtimes loads.
 
     Args:
-        model: the artifact, one file.
+        model: the artifact.
         inputs: (n, ...), each of the model's own shape.
         cpu: emulated, one of :data:`tools.arm.cpu.CPUS`; None: this machine.
+        files: what the artifact consists of besides, in the same folder.
 
     Raises:
         ArmProgramError: it cannot be loaded or run.
@@ -50,7 +53,7 @@ def run_model(model: Path, inputs: npt.NDArray[Any], *, cpu: str | None) -> Mode
     """
     with tempfile.TemporaryDirectory(prefix="edgeq-arm-model-") as name:
         folder = Path(name)
-        command = _prepare(folder, model, inputs)
+        command = _prepare(folder, model, inputs, files=files)
         said = (
             _run_here(folder, command)
             if cpu is None
@@ -77,13 +80,14 @@ def count_model(model: Path, image: npt.NDArray[Any], *, cpu: str, runs: int = 2
     return tuple(end - start for start, end in zip(starts, ends, strict=True))
 
 
-def _prepare(folder: Path, model: Path, inputs: npt.NDArray[Any]) -> list[str]:
+def _prepare(
+    folder: Path, model: Path, inputs: npt.NDArray[Any], *, files: Sequence[Path] = ()
+) -> list[str]:
     """Put the program and its files into `folder`; give the program's arguments, relative to it."""
-    shutil.copyfile(_GUEST, folder / _GUEST.name)
-    artifact = f"model{model.suffix}"
-    shutil.copyfile(model, folder / artifact)
+    for file in (_GUEST, model, *files):
+        shutil.copyfile(file, folder / file.name)
     np.save(folder / _INPUTS, inputs)
-    return [_GUEST.name, artifact, _INPUTS, _OUTPUTS]
+    return [_GUEST.name, model.name, _INPUTS, _OUTPUTS]
 
 
 def _run_here(folder: Path, command: list[str]) -> str:

@@ -163,33 +163,46 @@ def open_session(artifact: Path, options: SessionOptions) -> TfliteSession:
     behind = tail_path(artifact, file)
     if behind is not None:
         parts.append(_open_tail(wheel, behind, options, parts[0]))
-        details["tail"] = f"{behind.name}, float"
+        details["tail"] = f"{behind.name}, float, reference kernels"
     return TfliteSession(parts, file.metadata, details)
 
 
 def _open_tail(wheel: Wheel, path: Path, options: SessionOptions, body: _Part) -> _Part:
-    """The float file behind an integers-only one.
+    """The float file behind an integers-only one, in TFLite's reference kernels.
+
+    XNNPACK has another sigmoid and softmax for every kind of CPU; the reference kernels call the C library's
+    exponential and round after every step, so integers that are equal become outputs that are equal.
 
     Raises:
         ModelError: it does not take what the other gives.
     """
     file = read_model(path)
     _check_ports(file, path)
-    part = _Part.of(open_interpreter(wheel, path, options), file)
+    part = _Part.of(open_interpreter(wheel, path, options, reference=True), file)
     given = {port.info.name: port.info.shape for port in body.outputs}
     if {port.info.name: port.info.shape for port in part.inputs} != given:
         raise ModelError(f"{path} does not take the outputs of the model before it", fix="lower both anew")
     return part
 
 
-def open_interpreter(wheel: Wheel, artifact: Path, options: SessionOptions) -> Any:
+def open_interpreter(
+    wheel: Wheel, artifact: Path, options: SessionOptions, *, reference: bool = False
+) -> Any:
     """TFLite's own interpreter, tensors allocated.
+
+    Args:
+        wheel: TFLite.
+        artifact: the file.
+        options: threads, and whether XNNPACK takes part.
+        reference: TFLite's reference kernels, whatever ``options`` say: slow, and the same everywhere.
 
     Raises:
         ModelError: TFLite cannot load the file.
     """
     kinds = wheel.module.OpResolverType
     kind = kinds.BUILTIN_WITHOUT_DEFAULT_DELEGATES if options.xnnpack is False else kinds.AUTO
+    if reference:
+        kind = kinds.BUILTIN_REF
     try:
         with quiet_native_log():
             native = wheel.module.Interpreter(
