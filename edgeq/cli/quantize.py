@@ -213,11 +213,13 @@ def _tuned_to(flags: RecipeFlags, budget: Budget, scheme: Scheme, *, all_integer
     """The recipe, its tuning aimed at the budget, or as the runtime's scheme says where there is none; a
     recipe file says itself what to aim at.
 
-    Devices that compute in integers only cannot keep a layer in float, whatever it costs.
+    Devices that compute in integers only cannot keep a layer in float, whatever it costs: channels that
+    differ too much for one grid are equalised instead.
     """
     recipe = flags.recipe()
     if all_integer and flags.recipe_file is None:
-        return replace(recipe, float_heads=False, max_predicted_drop=None)
+        equalize = True if recipe.depthwise_equalization is None else recipe.depthwise_equalization
+        return replace(recipe, float_heads=False, max_predicted_drop=None, depthwise_equalization=equalize)
     limit = budget.max_map_drop if budget.max_map_drop is not None else budget.max_top1_drop
     if flags.recipe_file is not None:
         return recipe

@@ -15,8 +15,8 @@ from edgeq.quantize.head_range import head_range, is_head
 from edgeq.quantize.observe import KNOWN_RANGES
 from edgeq.quantize.plan import TensorPlan
 from edgeq.quantize.precision import matching_rules
-from edgeq.quantize.ranges import choose_range, silu
-from edgeq.quantize.ranges.mse import mse
+from edgeq.quantize.ranges import choose_range, sigmoid, silu
+from edgeq.quantize.ranges.mse import Elementwise, mse
 from edgeq.quantize.ranges.percentile import percentile
 from edgeq.quantize.recipe import RangeMethod, Recipe
 from edgeq.quantize.scheme import Scheme
@@ -78,7 +78,7 @@ def choose_grids(
         if method is not RangeMethod.AUTO:
             interval = choose_range(
                 method, observed, dtype=scheme.activation_dtype, symmetric=symmetric,
-                activation=silu if _feeds_silu_only(value) else None,
+                activation=_activation(value),
             )  # fmt: skip
             ranges = {method.value: interval}
         elif is_head(value, tail):
@@ -87,7 +87,7 @@ def choose_grids(
             )
             ranges = {"head": head_range(value, whole_range)}
         else:
-            ranges = _candidates(observed, scheme, symmetric=symmetric, before_silu=_feeds_silu_only(value))
+            ranges = _candidates(observed, scheme, symmetric=symmetric, activation=_activation(value))
         plans = _plans(name, ranges, observed, scheme, symmetric=symmetric, channels=channels)
         if method is RangeMethod.AUTO and "head" not in ranges:
             undecided.append((value, list(plans.values())))
@@ -134,13 +134,16 @@ def _recorded(model: ir.Model, statistics: Statistics) -> list[ir.Value]:
     return [value for value in values if value.name in statistics.tensors]
 
 
-def _feeds_silu_only(value: ir.Value) -> bool:
+def _activation(value: ir.Value) -> Elementwise | None:
+    """What alone reads a value, if it flattens out: a SiLU, or the gate of an equalised one."""
     readers = users(value)
+    if len(readers) == 1 and readers[0].op_type == "Sigmoid":
+        return sigmoid
     for node in readers:
         found = silu_of(node)
         if found is not None and found[1] is value and set(readers) == {found[0], node}:
-            return True
-    return False
+            return silu
+    return None
 
 
 def _feeds_depthwise_only(value: ir.Value) -> bool:
@@ -149,11 +152,10 @@ def _feeds_depthwise_only(value: ir.Value) -> bool:
 
 
 def _candidates(
-    observed: TensorStatistics, scheme: Scheme, *, symmetric: bool, before_silu: bool
+    observed: TensorStatistics, scheme: Scheme, *, symmetric: bool, activation: Elementwise | None
 ) -> dict[str, Range]:
     """Distinct ranges worth trying, by the method that gave them; the one to beat comes first."""
     dtype = scheme.activation_dtype
-    activation = silu if before_silu else None
     least = mse(observed, dtype=dtype, symmetric=symmetric, activation=activation)
     unbiased = mse(
         observed, dtype=dtype, symmetric=symmetric, activation=activation, bias_weight=_BIAS_WEIGHT
@@ -167,7 +169,7 @@ def _candidates(
         "percentile-99.999": percentile(observed, kept=99.999),
         "minmax": choose_range(RangeMethod.MINMAX, observed, dtype=dtype, symmetric=symmetric),
     }
-    if before_silu:
+    if activation is silu:
         floored = ("moving-average", "percentile", "percentile-99.999")
         offered |= {key: Range(max(offered[key].low, _SILU_FLOOR), offered[key].high) for key in floored}
     kept: dict[str, Range] = {}

@@ -33,11 +33,19 @@ _LEVELS = 255
 _SILU_MINIMUM = 0.28
 
 
-def equalize_depthwise(model: FloatModel, statistics: Statistics) -> tuple[FloatModel, int]:
-    """Equalise every tensor that only depthwise convolutions read.
+def equalize_depthwise(
+    model: FloatModel, statistics: Statistics, *, least_spread: float = 1.0
+) -> tuple[FloatModel, int]:
+    """Equalise the tensors that only depthwise convolutions read.
 
-    Requires statistics of the same model. Ensures outputs equal up to float32 rounding. The argument
-    is not changed.
+    Requires statistics of the same model. Ensures outputs equal up to float32 rounding. The arguments
+    are not changed.
+
+    Args:
+        model: normalised float model.
+        statistics: of its calibration set.
+        least_spread: by how much one grid for all channels has to raise the noise-to-signal ratio of the
+            average channel, ``mean(1 / s[c]^2)``, to be worth a multiplication; 1: always.
 
     Returns:
         The model, and how many tensors were equalised.
@@ -45,15 +53,15 @@ def equalize_depthwise(model: FloatModel, statistics: Statistics) -> tuple[Float
     graph_model = ir.serde.deserialize_model(onnx.load_from_string(model.onnx_bytes))
     count = 0
     for node in list(graph_model.graph):
-        count += _equalise_behind(graph_model.graph, node, statistics)
+        count += _equalise_behind(graph_model.graph, node, statistics, least_spread)
     if count == 0:
         return model, 0
     common.ShapeInferencePass()(graph_model)
     return replace(model, onnx_bytes=model_bytes(graph_model)), count
 
 
-def _equalise_behind(graph: ir.Graph, conv: ir.Node, statistics: Statistics) -> bool:
-    """Equalise the activation of one convolution; False where the pattern does not fit."""
+def _equalise_behind(graph: ir.Graph, conv: ir.Node, statistics: Statistics, least_spread: float) -> bool:
+    """Equalise the activation of one convolution; False where the pattern does not fit, or it hardly pays."""
     if conv.op_type != "Conv" or constant_array(conv.inputs[1]) is None:
         return False
     value = conv.outputs[0]
@@ -72,6 +80,8 @@ def _equalise_behind(graph: ir.Graph, conv: ir.Node, statistics: Statistics) -> 
     if not all(is_depthwise(reader) and reader.inputs[0] is read for reader in readers):
         return False
     factors = _factors(observed, silu=gate is not None)
+    if gate is not None and float(np.mean(factors**-2.0)) < least_spread:
+        return False
     _scale_output(graph, conv, 1.0 / factors)
     for reader in readers:
         _scale_weight(graph, reader, np.repeat(factors, _multiplier(reader)))

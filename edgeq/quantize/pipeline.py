@@ -148,7 +148,7 @@ def quantize(
     equalize = recipe.depthwise_equalization
     if scheme.equalize_depthwise if equalize is None else equalize:
         with clock("equalize"):
-            model, changed = equalize_depthwise(model, statistics)
+            model, changed = equalize_depthwise(model, statistics, least_spread=scheme.least_equalized_spread)
         if changed:
             with clock("calibrate equalised"):
                 statistics, _ = _statistics(model, calibration, cache_folder, report)

@@ -74,6 +74,9 @@ class Scheme:
     equalize_depthwise: bool = False
     """Equalise what depthwise convolutions read, unless the recipe says otherwise: without a zero point and
     with one scale per tensor, most channels would be left with a few levels."""
+    least_equalized_spread: float = 1.0
+    """A SiLU is equalised only where one grid costs its average channel this factor in noise. Above 1 where
+    the multiplication that it takes is a pass over the tensor of its own."""
     points_per_float_share: float = 3.0
     """A hundredth of the multiplications in float has to lower the predicted drop by a hundredth of this: on
     YOLOv5n in ONNX Runtime a tenth in float took a quarter of the speed and gained nothing that 204 images

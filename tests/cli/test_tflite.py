@@ -152,6 +152,7 @@ def test_integers_only(made, tmp_path, edgeq):
     assert result.json["audit"]["int8_compute_count"] == 4
     bundle = open_bundle(out)
     assert bundle.manifest.files["model.tail.tflite"].role.value == "artifact"
+    assert "depthwise_equalization = true" in (out / "recipe.toml").read_text()
     report = edgeq("evaluate", out, "--data", data, "--no-save", "--json").json
     session = report["sessions"]["int8"]
     assert session["input_dtype"] == session["output_dtype"] == "int8"

@@ -196,6 +196,18 @@ def test_the_grid_of_a_sigmoid_is_fixed():
         assert softmax.range.high == pytest.approx(1.0, rel=1e-6)
 
 
+def test_what_only_a_sigmoid_reads_needs_no_levels_where_that_is_flat():
+    net = Net(seed=2)
+    wide = net.conv("images", 8, 3, name="wide", weight=net.random.normal(size=(8, 3, 3, 3)) * 20)
+    model = normalised(net.build(net.relu(net.conv(net.op("Sigmoid", wide), 4, name="head"))))
+    pictures = images(2)
+    statistics = Observer(model).observe(pictures)
+    assert statistics.tensors[wide].high > 30
+    chosen = choose_grids(model, INT8, AUTO, statistics, pictures)[wide].grid.range
+    assert -15 < chosen.low < -3
+    assert 3 < chosen.high < 15
+
+
 def test_every_tensor_outside_the_tail_gets_a_grid():
     for make in NETS.values():
         model = normalised(make())

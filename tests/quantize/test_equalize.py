@@ -100,6 +100,17 @@ def test_an_equalised_silu_stays_integer_in_onnx_runtime():
     assert counts["Mul"] == counts["Sigmoid"] == 0
 
 
+@pytest.mark.parametrize(("activation", "pays"), [("silu", False), ("Relu", True)])
+def test_a_multiplication_has_to_pay(activation, pays):
+    net = Net(seed=1)
+    model = float_model(finished(net, activated(net, uneven(net), activation)))
+    seen = Observer(ir.serde.deserialize_model(onnx.load_from_string(model.onnx_bytes))).observe(images(4))
+    assert equalize_depthwise(model, seen, least_spread=10.0)[1] == 1
+    same, count = equalize_depthwise(model, seen, least_spread=1e6)
+    assert count == pays
+    assert (same is model) is not pays
+
+
 def test_two_depthwise_readers_are_scaled_together():
     net = Net(seed=1)
     x = net.relu(uneven(net))

@@ -80,9 +80,7 @@ def count_model(model: Path, image: npt.NDArray[Any], *, cpu: str, runs: int = 2
     return tuple(end - start for start, end in zip(starts, ends, strict=True))
 
 
-def _prepare(
-    folder: Path, model: Path, inputs: npt.NDArray[Any], *, files: Sequence[Path] = ()
-) -> list[str]:
+def _prepare(folder: Path, model: Path, inputs: npt.NDArray[Any], *, files: Sequence[Path] = ()) -> list[str]:
     """Put the program and its files into `folder`; give the program's arguments, relative to it."""
     for file in (_GUEST, model, *files):
         shutil.copyfile(file, folder / file.name)

@@ -15,7 +15,7 @@ from edgeq.quantize.recipe import RangeMethod
 from edgeq.quantize.statistics import TensorStatistics
 from edgeq.types import IntegerType
 
-__all__ = ["choose_range", "silu"]
+__all__ = ["choose_range", "sigmoid", "silu"]
 
 
 def choose_range(
@@ -42,4 +42,9 @@ def choose_range(
 
 def silu(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """``x * sigmoid(x)``, elementwise."""
-    return values / (1.0 + np.exp(-np.clip(values, -60.0, 60.0)))
+    return values * sigmoid(values)
+
+
+def sigmoid(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """``1 / (1 + exp(-x))``, elementwise."""
+    return np.asarray(1.0 / (1.0 + np.exp(-np.clip(values, -60.0, 60.0))), np.float64)

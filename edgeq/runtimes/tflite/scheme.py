@@ -58,6 +58,7 @@ def scheme(activation_dtype: IntegerType) -> Scheme:
         joining_ops=frozenset({"Concat"}),
         fused_activations=frozenset({"Relu", "Clip"}),
         split_heads=True,
+        least_equalized_spread=100.0,
         points_per_float_share=4.0,
         stored_weight_ops=frozenset({"Gemm", "MatMul"}),
         fixed_outputs={"Sigmoid": Affine(scale, zero, activation_dtype)},
