@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
+from typing import Union
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +27,7 @@ __all__ = [
     "Layout",
     "ModelPrecision",
     "PostProcess",
+    "Prediction",
     "ResizeRule",
     "Sample",
     "Task",
@@ -212,6 +214,11 @@ class Detections:
     """(n,) 0..1."""
     class_ids: npt.NDArray[np.int64]
     """(n,) index into the class names."""
+
+
+# Union, since boards may have Python 3.9.
+Prediction = Union[Detections, Float32Array]  # noqa: UP007
+"""What a model says of one image: detections, or a classifier's (nc,) scores as it gives them."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from edgeq.benchmark.stages import Stage
 from edgeq.runtimes.base import Session
-from edgeq.types import HeadSpec, InputSpec, PostProcess, Task, UInt8Array
+from edgeq.types import HeadSpec, InputSpec, PostProcess, UInt8Array
 
 __all__ = ["DEPLOYED", "frame_stages", "noise_input", "synthetic_image"]
 
@@ -49,13 +49,11 @@ def frame_stages(
         decode: from an item to its pixels; None: the items are pixels.
     """
     from edgeq.data.preprocess import preprocess
-    from edgeq.model.decode import decode_classes, decode_detections
+    from edgeq.model.decode import decode_outputs
 
     def post_process(made: tuple[Any, Any]) -> object:
         outputs, geometry = made
-        if head.task is Task.CLASSIFY:
-            return decode_classes(outputs, head=head)
-        return decode_detections(outputs, head=head, spec=spec, geometry=geometry, post=DEPLOYED)
+        return decode_outputs(outputs, head=head, spec=spec, geometry=geometry, post=DEPLOYED)
 
     stages = [
         Stage("pre-process", lambda image: preprocess(image, spec, native=True)),

@@ -21,10 +21,10 @@ from edgeq.device.predictions import ImageFile, Predictor, image_files
 from edgeq.device.tensors import TensorDigests, TensorParity, digests_here, digests_on, tensor_parity
 from edgeq.errors import UnavailableError
 from edgeq.evaluate.run import Evaluation, evaluate, evaluation_of
-from edgeq.model.decode import decode_classes, decode_detections
+from edgeq.model.decode import decode_outputs
 from edgeq.runtimes import missing_modules, runs_here
 from edgeq.runtimes.optional import ShowsIntegers
-from edgeq.types import Dataset, Detections, Float32Array, PostProcess, Task
+from edgeq.types import Dataset, PostProcess, Prediction
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -47,7 +47,7 @@ class _Integers:
 class HostRun:
     """What the artifact computes here on the images of the parity check."""
 
-    predictions: tuple[Detections | Float32Array, ...]
+    predictions: tuple[Prediction, ...]
     outputs: tuple[TensorDigests, ...]
     integers: _Integers | None
     """None: nothing is INT8, or the runtime does not show it."""
@@ -60,18 +60,15 @@ class HostRun:
         runtime, options = subject.runtime, replace(subject.options, threads=core_count())
         session = runtime.open_session(subject.artifact, options=options)
         specs = subject.known.fitted(session)
-        predictions: list[Detections | Float32Array] = []
+        predictions: list[Prediction] = []
         outputs: list[TensorDigests] = []
         for entry in sample.samples:
             tensor, geometry = preprocess(read_image(entry.path), specs.input)
             made = session.infer(tensor)
             outputs.append(TensorDigests.of(tensor, made))
-            if specs.head.task is Task.CLASSIFY:
-                predictions.append(decode_classes(made, head=specs.head))
-            else:
-                predictions.append(
-                    decode_detections(made, head=specs.head, spec=specs.input, geometry=geometry, post=post)
-                )
+            predictions.append(
+                decode_outputs(made, head=specs.head, spec=specs.input, geometry=geometry, post=post)
+            )
         shown, part, integers = isinstance(runtime, ShowsIntegers), None, None
         if isinstance(runtime, ShowsIntegers):
             try:

@@ -14,7 +14,7 @@ from edgeq.cli.onflags import On
 if TYPE_CHECKING:
     from edgeq.cli.console import Console
     from edgeq.cli.subject import Subject
-    from edgeq.types import Detections, Float32Array, UInt8Array
+    from edgeq.types import Detections, Float32Array, Prediction, UInt8Array
 
 __all__ = ["predict"]
 
@@ -79,24 +79,21 @@ def predict(
         console.emit({"image": str(image), key: rows, "output": None if out is None else str(out)})
 
 
-def _infer(subject: Subject, pixels: UInt8Array, post: Any, threads: int) -> Detections | Float32Array:
+def _infer(subject: Subject, pixels: UInt8Array, post: Any, threads: int) -> Prediction:
     from edgeq.data.preprocess import preprocess
-    from edgeq.model.decode import decode_classes, decode_detections
-    from edgeq.types import Task
+    from edgeq.model.decode import decode_outputs
 
     runner = subject.runner
     session = runner.runtime.open_session(runner.path, options=replace(subject.options, threads=threads))
     specs = subject.known.fitted(session)
     tensor, geometry = preprocess(pixels, specs.input)
     outputs = session.infer(tensor)
-    if specs.head.task is Task.CLASSIFY:
-        return decode_classes(outputs, head=specs.head)
-    return decode_detections(outputs, head=specs.head, spec=specs.input, geometry=geometry, post=post)
+    return decode_outputs(outputs, head=specs.head, spec=specs.input, geometry=geometry, post=post)
 
 
 def _infer_on(
     on: list[str], subject: Subject, image: Path, post: Any, threads: int, console: Console
-) -> Detections | Float32Array:
+) -> Prediction:
     """The same on a device."""
     from edgeq.cli.remote import at_work, predict_on
     from edgeq.device.fleet import devices_named

@@ -20,7 +20,7 @@ from edgeq.device.models import DeviceModel, bundle_model, file_model
 from edgeq.device.predictions import Predictor, image_files
 from edgeq.device.worker import Worker
 from edgeq.runtimes.base import AuditReport, LayerAudit
-from edgeq.types import Detections, Float32Array, PostProcess
+from edgeq.types import PostProcess, Prediction
 
 __all__ = ["DeviceSide", "at_work", "audit_on", "model_of", "predict_on", "warn_of_architecture"]
 
@@ -157,7 +157,7 @@ def audit_on(side: DeviceSide, subject: Subject, *, threads: int, reasons: Mappi
 
 def predict_on(
     side: DeviceSide, subject: Subject, image: Path, post: PostProcess, threads: int
-) -> Detections | Float32Array:
+) -> Prediction:
     """One image through the device.
 
     Raises:

@@ -13,7 +13,7 @@ from edgeq.benchmark.telemetry import HealthRecord, HealthSample
 from edgeq.device.agent.wire import LIST_CHUNK, array_from_text
 from edgeq.device.errors import DeviceError
 from edgeq.runtimes.base import LayerAudit, LayerPrecision
-from edgeq.types import Detections, Float32Array, HeadSpec, PostProcess, Task
+from edgeq.types import Detections, HeadSpec, PostProcess, Prediction, Task
 
 __all__ = [
     "BenchResult",
@@ -246,7 +246,7 @@ def health_record(data: Any, device: str) -> HealthRecord:
 
 def prediction(
     data: Any, head: HeadSpec, post: PostProcess, size_px: tuple[int, int] | None, device: str
-) -> tuple[str, Detections | Float32Array]:
+) -> tuple[str, Prediction]:
     """The image's SHA-256 and what was found in it.
 
     Args:

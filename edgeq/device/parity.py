@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeq.types import Detections, Float32Array
+from edgeq.types import Detections, Prediction
 
 __all__ = ["Parity", "parity"]
 
@@ -72,7 +72,7 @@ class Parity:
         return {**asdict(self), "good": self.good}
 
 
-def parity(host: Sequence[Detections | Float32Array], device: Sequence[Detections | Float32Array]) -> Parity:
+def parity(host: Sequence[Prediction], device: Sequence[Prediction]) -> Parity:
     """The comparison of predictions on the same images, in the same order.
 
     Raises:

@@ -14,7 +14,7 @@ from edgeq.device.errors import DeviceError
 from edgeq.device.models import DeviceModel
 from edgeq.device.worker import Worker
 from edgeq.report.jsonio import to_jsonable
-from edgeq.types import Detections, Float32Array, HeadSpec, InputSpec, PostProcess
+from edgeq.types import HeadSpec, InputSpec, PostProcess, Prediction
 
 __all__ = ["ImageFile", "Predictor", "image_files"]
 
@@ -56,14 +56,12 @@ class Predictor:
     affinity: tuple[int, ...] = ()
     native_pixels: bool = False
     """Resize as the device's own image library does, else as every machine can."""
-    answered: dict[str, Detections | Float32Array] = field(default_factory=dict)
+    answered: dict[str, Prediction] = field(default_factory=dict)
     """By the image's SHA-256."""
     details: dict[str, str] = field(default_factory=dict)
     """What ran; known after the first images."""
 
-    def predict(
-        self, images: Sequence[ImageFile], *, progress: Progress | None = None
-    ) -> list[Detections | Float32Array]:
+    def predict(self, images: Sequence[ImageFile], *, progress: Progress | None = None) -> list[Prediction]:
         """Predictions in the images' order; those that were answered before are not run again.
 
         Raises:

@@ -12,9 +12,18 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from edgeq.evaluate.fit_model import FitFinding, FitModel, Image, Prediction, Severity, logits, side_by_side
+from edgeq.evaluate.fit_model import FitFinding, FitModel, Image, Severity, logits, side_by_side
 from edgeq.evaluate.matching import overlaps
-from edgeq.types import ColorOrder, Detections, DetectionTruth, Float32Array, InputSpec, Layout, Sample
+from edgeq.types import (
+    ColorOrder,
+    Detections,
+    DetectionTruth,
+    Float32Array,
+    InputSpec,
+    Layout,
+    Prediction,
+    Sample,
+)
 
 __all__ = ["check_color"]
 

@@ -13,13 +13,12 @@ import numpy.typing as npt
 
 from edgeq.cores import core_count
 from edgeq.data.stream import iter_tensors
-from edgeq.model.decode import BoxMapping, decode_classes, decode_detections
-from edgeq.types import Detections, Float32Array, HeadSpec, InputSpec, PostProcess, Sample, Task
+from edgeq.model.decode import BoxMapping, decode_outputs
+from edgeq.types import Float32Array, HeadSpec, InputSpec, PostProcess, Prediction, Sample
 
-__all__ = ["FitFinding", "FitModel", "Image", "Infer", "Prediction", "Severity", "logits", "side_by_side"]
+__all__ = ["FitFinding", "FitModel", "Image", "Infer", "Severity", "logits", "side_by_side"]
 
 Infer = Callable[[Float32Array], Mapping[str, npt.NDArray[Any]]]
-Prediction = Detections | Float32Array
 Image = tuple[Sample, Float32Array, BoxMapping]
 _Result = TypeVar("_Result")
 
@@ -53,9 +52,7 @@ class FitModel:
     def predict(self, tensor: Float32Array, geometry: BoxMapping) -> Prediction:
         """Decoded outputs for one input tensor."""
         outputs = self.infer(np.ascontiguousarray(tensor, dtype=np.float32))
-        if self.head.task is Task.CLASSIFY:
-            return decode_classes(outputs, head=self.head)
-        return decode_detections(outputs, head=self.head, spec=self.spec, geometry=geometry, post=self.post)
+        return decode_outputs(outputs, head=self.head, spec=self.spec, geometry=geometry, post=self.post)
 
 
 def side_by_side(

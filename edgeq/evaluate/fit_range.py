@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from edgeq.data.select import evenly
-from edgeq.evaluate.fit_model import FitFinding, FitModel, Image, Prediction, Severity, logits, side_by_side
+from edgeq.evaluate.fit_model import FitFinding, FitModel, Image, Severity, logits, side_by_side
 from edgeq.evaluate.matching import match_image
-from edgeq.types import Detections, DetectionTruth, Float32Array, InputSpec, Layout, Sample, Task
+from edgeq.types import Detections, DetectionTruth, Float32Array, InputSpec, Layout, Prediction, Sample, Task
 
 __all__ = ["check_range"]
 

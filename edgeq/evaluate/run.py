@@ -17,7 +17,7 @@ from edgeq.evaluate.classification import ClassificationMetrics, agreement, labe
 from edgeq.evaluate.detection import DetectionMetrics, score_detections
 from edgeq.evaluate.drop import Drop
 from edgeq.evaluate.matching import MatchTable, match_images
-from edgeq.model.decode import decode_classes, decode_detections
+from edgeq.model.decode import decode_outputs
 from edgeq.model.fitting import fit_specs
 from edgeq.runtimes.base import Session
 from edgeq.types import (
@@ -28,6 +28,7 @@ from edgeq.types import (
     HeadSpec,
     InputSpec,
     PostProcess,
+    Prediction,
     Sample,
     Task,
 )
@@ -108,26 +109,19 @@ def evaluate(
     """
     _check_dataset(dataset, head)
     spec, head = fit_specs(spec, head, session.inputs, session.outputs)
-    detections: list[Detections] = []
-    scores: list[Float32Array] = []
+    predictions: list[Prediction] = []
     for done, (_, tensor, geometry) in enumerate(
         iter_tensors(dataset.samples, spec, workers=workers), start=1
     ):
         outputs = session.infer(tensor)
-        if head.task is Task.DETECT:
-            detections.append(decode_detections(outputs, head=head, spec=spec, geometry=geometry, post=post))
-        else:
-            scores.append(decode_classes(outputs, head=head))
+        predictions.append(decode_outputs(outputs, head=head, spec=spec, geometry=geometry, post=post))
         if progress is not None:
             progress(done, len(dataset.samples))
-    return evaluation_of(
-        scores if head.task is Task.CLASSIFY else detections,
-        dataset, head=head, post=post, session_details=session.details,
-    )  # fmt: skip
+    return evaluation_of(predictions, dataset, head=head, post=post, session_details=session.details)
 
 
 def evaluation_of(
-    predictions: Sequence[Detections | Float32Array],
+    predictions: Sequence[Prediction],
     dataset: Dataset,
     *,
     head: HeadSpec,

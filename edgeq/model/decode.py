@@ -10,9 +10,25 @@ import numpy.typing as npt
 
 from edgeq.errors import SpecError
 from edgeq.model.nms import nms
-from edgeq.types import Detections, Float32Array, HeadFamily, HeadSpec, InputSpec, PostProcess, Task
+from edgeq.types import (
+    Detections,
+    Float32Array,
+    HeadFamily,
+    HeadSpec,
+    InputSpec,
+    PostProcess,
+    Prediction,
+    Task,
+)
 
-__all__ = ["BoxMapping", "cell_counts", "decode_classes", "decode_detections", "decode_rows"]
+__all__ = [
+    "BoxMapping",
+    "cell_counts",
+    "decode_classes",
+    "decode_detections",
+    "decode_outputs",
+    "decode_rows",
+]
 
 RawOutputs = Mapping[str, npt.NDArray[Any]]
 IntArray = npt.NDArray[np.int64]
@@ -44,6 +60,19 @@ class _Candidates(NamedTuple):
 def cell_counts(height_px: int, width_px: int, strides: Sequence[int]) -> tuple[int, ...]:
     """Number of grid cells for each stride."""
     return tuple(-(-height_px // stride) * -(-width_px // stride) for stride in strides)
+
+
+def decode_outputs(
+    outputs: RawOutputs, *, head: HeadSpec, spec: InputSpec, geometry: BoxMapping, post: PostProcess
+) -> Prediction:
+    """What the outputs of one image say: `decode_classes` of a classifier, else `decode_detections`.
+
+    Raises:
+        SpecError: the outputs do not fit the head.
+    """
+    if head.task is Task.CLASSIFY:
+        return decode_classes(outputs, head=head)
+    return decode_detections(outputs, head=head, spec=spec, geometry=geometry, post=post)
 
 
 @np.errstate(over="ignore", invalid="ignore")  # what overflows is dropped below

@@ -16,7 +16,7 @@ import onnxruntime as ort
 
 from edgeq.evaluate.matching import match_images
 from edgeq.evaluate.precision import mean_average_precision
-from edgeq.model.decode import decode_classes, decode_detections
+from edgeq.model.decode import decode_outputs
 from edgeq.quantize.ort import cpu_session, in_parallel
 from edgeq.quantize.unsigned import with_unsigned_tensors
 from edgeq.types import Detections, DetectionTruth, Float32Array, HeadSpec, InputSpec, PostProcess, Task
@@ -105,11 +105,10 @@ class DropPredictor:
 
         def answer(image: Float32Array) -> _Answer:
             outputs = {self._head.output: session.run(wanted, {name: image})[0]}
-            if self._head.task is Task.CLASSIFY:
-                return int(np.argmax(decode_classes(outputs, head=self._head)))
-            return decode_detections(
+            found = decode_outputs(
                 outputs, head=self._head, spec=self._spec, geometry=_InputPixels(), post=post
             )
+            return found if isinstance(found, Detections) else int(np.argmax(found))
 
         return list(in_parallel(answer, self._images[start:stop]))
 

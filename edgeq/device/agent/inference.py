@@ -14,9 +14,9 @@ from edgeq.device.agent.specs import head_spec, input_spec, post_process
 from edgeq.device.agent.store import Store
 from edgeq.device.agent.streams import Answer
 from edgeq.device.agent.wire import text_of_array
-from edgeq.model.decode import decode_classes, decode_detections
+from edgeq.model.decode import decode_outputs
 from edgeq.model.fitting import fit_specs
-from edgeq.types import Float32Array, InputSpec, Task
+from edgeq.types import Detections, Float32Array, InputSpec
 
 __all__ = ["infer"]
 
@@ -39,10 +39,10 @@ def infer(request: Mapping[str, Any], model: Model, store: Store, answer: Answer
         outputs = session.infer(tensor)
         took_ns = time.perf_counter_ns() - start_ns
         data: dict[str, Any] = {"image": sha256, "infer_ns": took_ns}
-        if head.task is Task.CLASSIFY:
-            data["scores"] = text_of_array(decode_classes(outputs, head=head))
+        found = decode_outputs(outputs, head=head, spec=spec, geometry=geometry, post=post)
+        if not isinstance(found, Detections):
+            data["scores"] = text_of_array(found)
         else:
-            found = decode_detections(outputs, head=head, spec=spec, geometry=geometry, post=post)
             data["boxes"] = text_of_array(found.boxes_xyxy)
             data["scores"] = text_of_array(found.scores)
             data["class_ids"] = found.class_ids.tolist()
