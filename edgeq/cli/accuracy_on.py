@@ -12,13 +12,12 @@ from edgeq.cli.console import Console
 from edgeq.cli.remote import DeviceSide, model_of
 from edgeq.cli.subject import Subject
 from edgeq.cores import core_count
-from edgeq.data.images import read_image
-from edgeq.data.preprocess import preprocess
 from edgeq.data.select import select
+from edgeq.data.stream import iter_tensors
 from edgeq.device.models import DeviceModel, file_model
 from edgeq.device.parity import Parity, parity
 from edgeq.device.predictions import ImageFile, Predictor, image_files
-from edgeq.device.tensors import TensorDigests, TensorParity, digests_here, digests_on, tensor_parity
+from edgeq.device.tensors import TensorDigests, TensorParity, digests_on, tensor_parity
 from edgeq.errors import UnavailableError
 from edgeq.evaluate.run import Evaluation, evaluate, evaluation_of
 from edgeq.model.decode import decode_outputs
@@ -60,26 +59,28 @@ class HostRun:
         runtime, options = subject.runtime, replace(subject.options, threads=core_count())
         session = runtime.open_session(subject.artifact, options=options)
         specs = subject.known.fitted(session)
-        predictions: list[Prediction] = []
-        outputs: list[TensorDigests] = []
-        for entry in sample.samples:
-            tensor, geometry = preprocess(read_image(entry.path), specs.input)
-            made = session.infer(tensor)
-            outputs.append(TensorDigests.of(tensor, made))
-            predictions.append(
-                decode_outputs(made, head=specs.head, spec=specs.input, geometry=geometry, post=post)
-            )
-        shown, part, integers = isinstance(runtime, ShowsIntegers), None, None
+        shown, part = isinstance(runtime, ShowsIntegers), None
         if isinstance(runtime, ShowsIntegers):
             try:
                 part = runtime.integer_part(subject.artifact, folder)
             except UnavailableError:  # an old wheel runs models, but cannot write one
                 shown = False
+        cut = None if part is None else runtime.open_session(part.path, options=options)
+        predictions: list[Prediction] = []
+        outputs: list[TensorDigests] = []
+        inside: list[TensorDigests] = []
+        for _, tensor, geometry in iter_tensors(sample.samples, specs.input):
+            made = session.infer(tensor)
+            outputs.append(TensorDigests.of(tensor, made))
+            predictions.append(
+                decode_outputs(made, head=specs.head, spec=specs.input, geometry=geometry, post=post)
+            )
+            if cut is not None:  # the same model with other outputs, so it takes the same tensor
+                inside.append(TensorDigests.of(tensor, cut.infer(tensor)))
+        integers = None
         if part is not None:
-            cut = runtime.open_session(part.path, options=options)
-            found = digests_here(cut, specs.input, [entry.path for entry in sample.samples])
             model = replace(file_model(part.path, runtime.name), options=subject.options)
-            integers = _Integers(model, found, part.begins)
+            integers = _Integers(model, tuple(inside), part.begins)
         return cls(tuple(predictions), tuple(outputs), integers, shown)
 
 

@@ -6,15 +6,12 @@ INT8 part ends and of its outputs do.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
 
-from edgeq.data.images import read_image
-from edgeq.data.preprocess import preprocess
 from edgeq.device.agent.digests import array_digest
 from edgeq.device.answers import ImageDigests, parse
 from edgeq.device.client import Device
@@ -22,12 +19,10 @@ from edgeq.device.errors import DeviceError
 from edgeq.device.models import DeviceModel
 from edgeq.device.predictions import ImageFile
 from edgeq.device.worker import Worker
-from edgeq.model.fitting import fit_input
 from edgeq.report.jsonio import to_jsonable
-from edgeq.runtimes.base import Session
 from edgeq.types import InputSpec
 
-__all__ = ["TensorDigests", "TensorParity", "digests_here", "digests_on", "tensor_parity"]
+__all__ = ["TensorDigests", "TensorParity", "digests_on", "tensor_parity"]
 
 
 @dataclass(frozen=True)
@@ -139,16 +134,6 @@ def tensor_parity(
         first_different=first,
         first_is_rounded_float=first in begins,
     )
-
-
-def digests_here(session: Session, spec: InputSpec, paths: Iterable[Path]) -> tuple[TensorDigests, ...]:
-    """Of images on this machine."""
-    fitted = fit_input(spec, session.inputs)
-    found = []
-    for path in paths:
-        tensor, _ = preprocess(read_image(path), fitted)
-        found.append(TensorDigests.of(tensor, session.infer(tensor)))
-    return tuple(found)
 
 
 def digests_on(

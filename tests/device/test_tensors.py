@@ -5,17 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from edgeq.data.stream import iter_tensors
 from edgeq.device.agent.digests import array_digest
 from edgeq.device.answers import ImageDigests, parse
 from edgeq.device.errors import DeviceError
 from edgeq.device.local import LocalLink
 from edgeq.device.models import file_model
 from edgeq.device.predictions import image_files
-from edgeq.device.tensors import TensorDigests, digests_here, digests_on, tensor_parity
+from edgeq.device.tensors import TensorDigests, digests_on, tensor_parity
 from edgeq.device.worker import Worker
 from edgeq.runtimes.base import SessionOptions
 from edgeq.runtimes.onnxruntime.session import open_session
-from edgeq.types import InputSpec
+from edgeq.types import InputSpec, Sample
 
 from .conftest import SIDE
 
@@ -28,7 +29,8 @@ def one(pixels="p", **outputs):
 
 def test_a_device_of_the_same_kind_is_equal_everywhere(tmp_path, model_file, pictures):
     session = open_session(model_file, SessionOptions(threads=1))
-    here = digests_here(session, SPEC, pictures)
+    loaded = iter_tensors([Sample(path.name, path) for path in pictures], SPEC)
+    here = tuple(TensorDigests.of(tensor, session.infer(tensor)) for _, tensor, _ in loaded)
     assert len({entry.input for entry in here}) == len(pictures)
     with Worker(LocalLink(tmp_path / "dev")) as worker:
         model = file_model(model_file, "onnxruntime")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from typing import Any
 
 from edgeq.data.images import decode_image
 from edgeq.data.preprocess import Geometry, preprocess
+from edgeq.data.stream import read_ahead
 from edgeq.device.agent.models import Model
 from edgeq.device.agent.specs import head_spec, input_spec, post_process
 from edgeq.device.agent.store import Store
@@ -16,7 +15,7 @@ from edgeq.device.agent.streams import Answer
 from edgeq.device.agent.wire import text_of_array
 from edgeq.model.decode import decode_outputs
 from edgeq.model.fitting import fit_specs
-from edgeq.types import Detections, Float32Array, InputSpec
+from edgeq.types import Detections, Float32Array
 
 __all__ = ["infer"]
 
@@ -32,39 +31,21 @@ def infer(request: Mapping[str, Any], model: Model, store: Store, answer: Answer
     post = post_process(request["post"])
     session = model.open(int(request["threads"]))
     spec, head = fit_specs(spec, head, session.inputs, session.outputs)
-    images = [str(sha256) for sha256 in request["images"]]
     native = bool(request["native_pixels"])
-    for sha256, tensor, geometry in _tensors(images, spec, store, native):
-        start_ns = time.perf_counter_ns()
-        outputs = session.infer(tensor)
-        took_ns = time.perf_counter_ns() - start_ns
-        data: dict[str, Any] = {"image": sha256, "infer_ns": took_ns}
-        found = decode_outputs(outputs, head=head, spec=spec, geometry=geometry, post=post)
-        if not isinstance(found, Detections):
-            data["scores"] = text_of_array(found)
-        else:
-            data["boxes"] = text_of_array(found.boxes_xyxy)
-            data["scores"] = text_of_array(found.scores)
-            data["class_ids"] = found.class_ids.tolist()
-        answer.part("prediction", data)
-    return {"details": dict(session.details)}
-
-
-def _tensors(
-    images: Sequence[str], spec: InputSpec, store: Store, native: bool
-) -> Iterator[tuple[str, Float32Array, Geometry]]:
-    """Each image's tensor, the next one being made while the runtime works."""
 
     def load(sha256: str) -> tuple[str, Float32Array, Geometry]:
         image = decode_image(store.read(sha256), name=sha256[:12])
         tensor, geometry = preprocess(image, spec, native=native)
         return sha256, tensor, geometry
 
-    with ThreadPoolExecutor(1, thread_name_prefix="edgeq-images") as pool:
-        waiting = pool.submit(load, images[0]) if images else None
-        for following in [*images[1:], None]:
-            if waiting is None:
-                return
-            loaded = waiting.result()
-            waiting = None if following is None else pool.submit(load, following)
-            yield loaded
+    for sha256, tensor, geometry in read_ahead(map(str, request["images"]), load):
+        found = decode_outputs(session.infer(tensor), head=head, spec=spec, geometry=geometry, post=post)
+        data: dict[str, Any] = {"image": sha256}
+        if isinstance(found, Detections):
+            data["boxes"] = text_of_array(found.boxes_xyxy)
+            data["scores"] = text_of_array(found.scores)
+            data["class_ids"] = found.class_ids.tolist()
+        else:
+            data["scores"] = text_of_array(found)
+        answer.part("prediction", data)
+    return {"details": dict(session.details)}
