@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from edgeq.benchmark.percentiles import Quantile, quantile
-from edgeq.benchmark.ratio import Ratio
+from edgeq.benchmark.ratio import Ratio, paired_ratio
 from edgeq.benchmark.steady import WarmUpRecord
 
 __all__ = ["PERCENTS", "ContestantLatency", "LatencyReport", "Speedup", "quantiles_to_json"]
@@ -111,6 +111,38 @@ class LatencyReport:
     duration_s: float
     order: str
     seed: int
+
+    @classmethod
+    def of(
+        cls,
+        contestants: Sequence[ContestantLatency],
+        *,
+        baseline: str | None,
+        duration_s: float,
+        order: str,
+        seed: int,
+    ) -> LatencyReport:
+        """The report of samples that are as many for each contestant, one per round.
+
+        Args:
+            contestants: at least one; names differ.
+            baseline: whom the ratios refer to; None: the first.
+            duration_s: what the rounds took.
+            order: order within a round.
+            seed: of the order and of the bootstrap.
+        """
+        base = contestants[0] if baseline is None else next(e for e in contestants if e.name == baseline)
+        speedups = tuple(
+            Speedup(
+                entry.name,
+                base.name,
+                paired_ratio(base.wall_ns, entry.wall_ns, seed=seed),
+                paired_ratio(base.cpu_ns, entry.cpu_ns, seed=seed),
+            )
+            for entry in contestants
+            if entry is not base
+        )
+        return cls(tuple(contestants), speedups, duration_s, order, seed)
 
     def contestant(self, name: str) -> ContestantLatency:
         """The contestant of that name.

@@ -21,8 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeq.benchmark.latency import ContestantLatency, LatencyReport, Speedup
-from edgeq.benchmark.ratio import paired_ratio
+from edgeq.benchmark.latency import ContestantLatency, LatencyReport
 from edgeq.benchmark.steady import SteadyDetector, WarmUp
 
 __all__ = ["Contestant", "LoopProgress", "Order", "Progress", "measure"]
@@ -93,7 +92,7 @@ def measure(
         ValueError: no contestants, equal names, a contestant without inputs, an unknown baseline,
             or limits that contradict.
     """
-    reference = _check(contestants, baseline, min_runs, max_runs)
+    _check(contestants, baseline, min_runs, max_runs)
     rng = np.random.default_rng(seed)
     with _quiet_collector():
         detectors = _warm_up(
@@ -109,27 +108,19 @@ def measure(
             progress=progress,
         )
         elapsed_ns = time.perf_counter_ns() - started_ns
-    results = tuple(
+    results = [
         ContestantLatency(contestant.name, tuple(wall[i]), tuple(cpu[i]), detectors[i].record())
         for i, contestant in enumerate(contestants)
+    ]
+    return LatencyReport.of(
+        results, baseline=baseline, duration_s=elapsed_ns / 1e9, order=order.value, seed=seed
     )
-    speedups = tuple(
-        Speedup(
-            contestant.name,
-            contestants[reference].name,
-            paired_ratio(wall[reference], wall[i], seed=seed),
-            paired_ratio(cpu[reference], cpu[i], seed=seed),
-        )
-        for i, contestant in enumerate(contestants)
-        if i != reference
-    )
-    return LatencyReport(results, speedups, elapsed_ns / 1e9, order.value, seed)
 
 
 def _check(
     contestants: Sequence[Contestant], baseline: str | None, min_runs: int, max_runs: int | None
-) -> int:
-    """Index of the baseline, after the checks that `measure` promises."""
+) -> None:
+    """Raise ValueError as `measure` promises."""
     names = [contestant.name for contestant in contestants]
     if not names:
         raise ValueError("nothing to measure: no contestants")
@@ -142,7 +133,6 @@ def _check(
         raise ValueError(f"min_runs {min_runs} and max_runs {max_runs} contradict")
     if baseline is not None and baseline not in names:
         raise ValueError(f"baseline {baseline!r} is none of {names}")
-    return 0 if baseline is None else names.index(baseline)
 
 
 @contextmanager

@@ -7,37 +7,24 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy.typing as npt
-
+from edgeq.benchmark.course import Course, Entry, WholePath, run_course
 from edgeq.benchmark.findings import Finding, benchmark_findings
-from edgeq.benchmark.frames import frame_stages, noise_input, synthetic_image
+from edgeq.benchmark.frames import ImageFeed
 from edgeq.benchmark.latency import LatencyReport
-from edgeq.benchmark.loop import Contestant, LoopProgress, measure
-from edgeq.benchmark.memory import peak_memory_mb
-from edgeq.benchmark.stages import StageReport, measure_stages
-from edgeq.benchmark.telemetry import HealthRecord, Telemetry
-from edgeq.benchmark.throughput import Throughput, measure_throughput
+from edgeq.benchmark.stages import StageReport
+from edgeq.benchmark.telemetry import HealthRecord
+from edgeq.benchmark.throughput import Throughput
 from edgeq.cli.console import Console
 from edgeq.cli.machine import machine_facts
 from edgeq.cli.subject import Specs, Subject
 from edgeq.data.images import read_image
-from edgeq.data.preprocess import preprocess
-from edgeq.data.select import evenly
-from edgeq.errors import UnavailableError
-from edgeq.runtimes.base import AuditReport, Runtime, Session, SessionOptions
-from edgeq.runtimes.optional import ConcurrentSession
+from edgeq.runtimes.base import AuditReport, Runtime
 from edgeq.types import Sample
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-__all__ = ["BenchSettings", "Latency", "Rival", "fitted_specs", "measure_latency", "prepared_inputs"]
-
-_INPUT_IMAGES = 8
-_STAGE_IMAGES = 32
-_STAGE_SHARE = 0.3
-"""Of the duration, for the whole path, which comes after the interleaved loop."""
-_STAGE_MIN_RUNS = 64
+__all__ = ["BenchSettings", "Latency", "Rival", "measure_latency"]
 
 
 @dataclass(frozen=True)
@@ -144,123 +131,51 @@ def measure_latency(
         UnavailableError: a runtime is not here.
     """
     judged = subject.judged_name(compared=bool(rivals))
-    own = Rival(judged, subject.artifact, subject.runtime)
-    sessions: dict[str, Session] = {
-        r.name: r.runtime.open_session(r.artifact, options=_options(subject, r, settings))
-        for r in (*rivals, own)
-    }
-    specs = {r.name: fitted_specs(r.specs or subject.specs, sessions[r.name]) for r in (*rivals, own)}
-    share = 1 - _STAGE_SHARE if subject.specs is not None else 1.0
-    with console.progress() as progress, Telemetry() as telemetry:
-        report = measure(
-            [_contestant(name, session, specs[name], samples) for name, session in sessions.items()],
-            duration_s=settings.duration_s * share,
-            min_runs=settings.min_runs,
-            baseline=rivals[0].name if rivals else None,
-            progress=lambda state: progress(*_stage(state)),
-        )
-        throughput = {}
-        if subject.options.performance_hint == "throughput":
-            throughput = _throughputs(sessions, specs, samples, settings.duration_s * share)
-        stages = None
-        judged_specs = specs[judged]
-        if judged_specs is not None:
-            stages = _whole_path(sessions[judged], judged_specs, samples, settings.duration_s * _STAGE_SHARE)
-    report, remarks = _with_facts(report, (*rivals, own), sessions, settings, subject)
-    if subject.specs is None:
-        remarks.append(f"the whole path was not measured: {subject.unknown}")
-    findings = benchmark_findings(
-        report, int8=judged if rivals else None, audit=audit, health=telemetry.record
+    entries = [_entry(rival, subject, settings) for rival in rivals]
+    entries.append(_entry(Rival(judged, subject.artifact, subject.runtime), subject, settings))
+    specs = subject.specs
+    course = Course(
+        entries=entries,
+        images=ImageFeed([sample.path for sample in samples], read_image),
+        duration_s=settings.duration_s,
+        baseline=rivals[0].name if rivals else None,
+        min_runs=settings.min_runs,
+        path=None if specs is None else WholePath(judged, specs.input, specs.head),
+        throughput=subject.options.performance_hint == "throughput",
+        memory=settings.memory,
     )
+    with console.progress() as progress:
+        outcome = run_course(course, progress=progress)
+    report, remarks = outcome.report, list(outcome.remarks)
+    for entry in entries:
+        size_mb = subject.size_mb if entry.artifact == subject.artifact else _size_mb(entry.artifact)
+        report = report.with_facts(entry.name, size_mb=size_mb)
+    if specs is None:
+        remarks.append(f"the whole path was not measured: {subject.unknown}")
+    findings = benchmark_findings(report, int8=judged if rivals else None, audit=audit, health=outcome.health)
     return Latency(
         report=report,
         judged=judged,
-        stages=stages,
+        stages=outcome.stages,
         findings=findings,
-        health=telemetry.record,
+        health=outcome.health,
         settings=settings,
         remarks=tuple(remarks),
         real_images=bool(samples),
-        throughput=throughput,
+        throughput=outcome.throughput,
     )
 
 
-def _throughputs(
-    sessions: Mapping[str, Session],
-    specs: Mapping[str, Specs | None],
-    samples: Sequence[Sample],
-    duration_s: float,
-) -> dict[str, Throughput]:
-    """Inferences a second of each, one contestant after the other, each for its part of the time."""
-    duration_s /= len(sessions)
-    return {
-        name: measure_throughput(
-            session, prepared_inputs(session, specs[name], samples), duration_s=duration_s
-        )
-        for name, session in sessions.items()
-        if isinstance(session, ConcurrentSession)
-    }
-
-
-def _stage(state: LoopProgress) -> tuple[str, int, int]:
-    """Name, tenths of seconds done and in all."""
-    return state.phase, int(min(state.elapsed_s, state.duration_s) * 10), max(1, int(state.duration_s * 10))
-
-
-def fitted_specs(specs: Specs | None, session: Session) -> Specs | None:
-    """The specs with the input's layout as the session has it."""
-    return None if specs is None else specs.fitted(session)
-
-
-def _contestant(name: str, session: Session, specs: Specs | None, samples: Sequence[Sample]) -> Contestant:
-    return Contestant(name, session.infer, prepared_inputs(session, specs, samples))
-
-
-def prepared_inputs(
-    session: Session, specs: Specs | None, samples: Sequence[Sample]
-) -> list[npt.NDArray[Any]]:
-    """Prepared inputs: of real images, or of a made-up one, or noise where the specs are not known."""
-    if specs is None:
-        return [noise_input(session)]
-    images = [read_image(sample.path) for sample in evenly(samples, _INPUT_IMAGES)] or [synthetic_image()]
-    return [preprocess(image, specs.input)[0] for image in images]
-
-
-def _options(subject: Subject, rival: Rival, settings: BenchSettings) -> SessionOptions:
-    """As the user asks of the subject's runtime: a rival in the same one is not to run otherwise."""
-    return replace(subject.options, threads=settings.threads, default_float=rival.default_float)
-
-
-def _whole_path(session: Session, specs: Specs, samples: Sequence[Sample], duration_s: float) -> StageReport:
-    """Decode (real images only), pre-process, infer and post-process, frame by frame."""
-    decode = read_image if samples else None
-    stages = frame_stages(session, specs.input, specs.head, decode=decode)
-    items: list[Any] = [sample.path for sample in evenly(samples, _STAGE_IMAGES)] or [synthetic_image()]
-    return measure_stages(items, stages, duration_s=duration_s, min_runs=_STAGE_MIN_RUNS)
-
-
-def _with_facts(
-    report: LatencyReport,
-    contestants: Sequence[Rival],
-    sessions: dict[str, Session],
-    settings: BenchSettings,
-    subject: Subject,
-) -> tuple[LatencyReport, list[str]]:
-    """The report with session details, sizes and peak memory, and what could not be had."""
-    remarks: list[str] = []
-    for entry in contestants:
-        memory: float | None = None
-        options = _options(subject, entry, settings)
-        if settings.memory:
-            try:
-                memory = peak_memory_mb(entry.artifact, entry.runtime.session_factory, options=options)
-            except UnavailableError as error:
-                remarks.append(f"peak memory not measured: {error.message}")
-        size_mb = subject.size_mb if entry.artifact == subject.artifact else _size_mb(entry.artifact)
-        report = report.with_facts(
-            entry.name, details=sessions[entry.name].details, peak_memory_mb=memory, size_mb=size_mb
-        )
-    return report, remarks
+def _entry(rival: Rival, subject: Subject, settings: BenchSettings) -> Entry:
+    """With the options that the user asks of the subject's runtime: a rival in it is not to run otherwise."""
+    specs = rival.specs or subject.specs
+    return Entry(
+        name=rival.name,
+        artifact=rival.artifact,
+        runtime=rival.runtime,
+        options=replace(subject.options, threads=settings.threads, default_float=rival.default_float),
+        input=None if specs is None else specs.input,
+    )
 
 
 def _size_mb(artifact: Path) -> float:

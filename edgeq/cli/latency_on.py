@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeq.benchmark.drift import Drift, drift_of
 from edgeq.benchmark.findings import Finding, FindingKind, benchmark_findings
+from edgeq.benchmark.frames import MOST_IMAGES
 from edgeq.benchmark.rate import RateReport
 from edgeq.cli.console import Console
 from edgeq.cli.latency import BenchSettings, Latency, Rival
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 __all__ = ["BenchWish", "DeviceBench", "bench_report_on", "health_line"]
-
-_STAGE_IMAGES = 32
 
 
 @dataclass(frozen=True)
@@ -100,7 +99,7 @@ def bench_report_on(
     settings, judged = wish.settings, subject.judged_name(compared=bool(rivals))
     specs = subject.specs
     own = Entrant(judged, model_of(subject), None if specs is None else specs.input, subject.size_mb)
-    images = image_files([sample.path for sample in evenly(samples, _STAGE_IMAGES)])
+    images = image_files([sample.path for sample in evenly(samples, MOST_IMAGES)])
     order = BenchOrder(
         entrants=(*(_entrant(rival, subject) for rival in rivals), own),
         baseline=rivals[0].name if rivals else None,

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from edgeq.cli.latency import fitted_specs, prepared_inputs
+from edgeq.benchmark.frames import ImageFeed
 from edgeq.cli.subject import Subject
+from edgeq.data.images import read_image
 from edgeq.errors import UnavailableError
 from edgeq.runtimes.base import LayerTime
 from edgeq.runtimes.optional import ProfiledSession
@@ -36,9 +37,9 @@ def layer_times(subject: Subject, *, threads: int, samples: Sequence[Sample]) ->
         raise UnavailableError(
             f"the runtime {subject.runtime.name} tells no times of layers", fix="leave --per-layer out"
         )
-    return session.profile(
-        prepared_inputs(session, fitted_specs(subject.specs, session), samples)[0], runs=LAYER_RUNS
-    )
+    feed = ImageFeed([sample.path for sample in samples[:1]], read_image)
+    spec = None if subject.specs is None else subject.specs.input
+    return session.profile(feed.inputs(session, spec)[0], runs=LAYER_RUNS)
 
 
 def layers_json(layers: Sequence[LayerTime]) -> list[dict[str, Any]]:

@@ -7,9 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from edgeq.benchmark.latency import ContestantLatency, LatencyReport, Speedup
+from edgeq.benchmark.latency import ContestantLatency, LatencyReport
 from edgeq.benchmark.rate import RateReport
-from edgeq.benchmark.ratio import paired_ratio
 from edgeq.benchmark.stages import StageLatency, StageReport
 from edgeq.benchmark.steady import WarmUp
 from edgeq.benchmark.telemetry import HealthRecord, HealthSample
@@ -203,13 +202,12 @@ def _report(result: BenchResult, collected: _Collected, order: BenchOrder, name:
     spent_s = sum(sum(entry.wall_ns) for entry in contestants) / 1e9
     if len(counts) != 1 or spent_s > collected.device_s * 1.01 + 0.1:
         raise DeviceError(f"{name}: its samples do not fit together ({counts} runs, {spent_s:.1f} s)")
-    base = 0 if order.baseline is None else names.index(order.baseline)
-    report = LatencyReport(
-        tuple(contestants),
-        _speedups(contestants, base, result.seed),
-        result.duration_s,
-        result.order,
-        result.seed,
+    report = LatencyReport.of(
+        contestants,
+        baseline=order.baseline,
+        duration_s=result.duration_s,
+        order=result.order,
+        seed=result.seed,
     )
     return DeviceLatency(
         report=report,
@@ -218,20 +216,6 @@ def _report(result: BenchResult, collected: _Collected, order: BenchOrder, name:
         health=replace(collected.health, during=tuple(collected.samples)),
         clock_ratio=collected.device_s / collected.host_s if collected.host_s > 0 else 1.0,
         remarks=tuple(result.remarks),
-    )
-
-
-def _speedups(contestants: Sequence[ContestantLatency], base: int, seed: int) -> tuple[Speedup, ...]:
-    first = contestants[base]
-    return tuple(
-        Speedup(
-            entry.name,
-            first.name,
-            paired_ratio(first.wall_ns, entry.wall_ns, seed=seed),
-            paired_ratio(first.cpu_ns, entry.cpu_ns, seed=seed),
-        )
-        for entry in contestants
-        if entry is not first
     )
 
 

@@ -28,7 +28,6 @@ _ENTRIES = tuple(
 )
 """With what ``serve`` imports only when it is asked for it."""
 _RUNTIME_MODULES = ("session", "audit", "probe", "profile")
-_LAZY = ("edgeq.model.decode", "edgeq.data.preprocess", "edgeq.benchmark.memory")
 _MAIN = "from edgeq.device.agent.serve import main\n\nmain()\n"
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
@@ -60,7 +59,7 @@ def build_agent() -> Agent:
 def agent_modules() -> tuple[str, ...]:
     """Names of the modules that travel, packages included."""
     found: set[str] = set()
-    pending = [*_ENTRIES, *_LAZY, *_runtime_entries()]
+    pending = [*_ENTRIES, *_runtime_entries()]
     while pending:
         name = pending.pop()
         if name in found or _file_of(name) is None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from edgeq.device.agent.bench import prepared_inputs
+from edgeq.device.agent.bench import image_feed
 from edgeq.device.agent.models import Model
+from edgeq.device.agent.specs import input_spec
 from edgeq.device.agent.store import Store
 from edgeq.device.agent.streams import Answer
 from edgeq.errors import InputError
@@ -30,8 +31,9 @@ def profile(request: Mapping[str, Any], model: Model, store: Store, answer: Answ
         raise InputError(
             f"the runtime {model.runtime.name} tells no times of layers", fix="leave --per-layer out"
         )
-    images = [store.read(str(sha256)) for sha256 in request["images"][:1]]
-    tensor = prepared_inputs(session, request.get("input"), images)[0]
+    spec = request.get("input")
+    feed = image_feed(request, store, most=1)
+    tensor = feed.inputs(session, None if spec is None else input_spec(spec))[0]
     layers = [
         {
             "name": layer.name[:500],
