@@ -56,6 +56,11 @@ class Budget:
             )
 
     @property
+    def drop_points(self) -> float | None:
+        """The limit on the drop; of a budget that is for one task."""
+        return self.max_top1_drop if self.max_map_drop is None else self.max_map_drop
+
+    @property
     def empty(self) -> bool:
         """Whether nothing is limited."""
         return self == Budget()

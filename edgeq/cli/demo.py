@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from edgeq.cli.console import Console
-    from edgeq.cli.quantize import Order
+    from edgeq.cli.order import Order
 
 __all__ = ["demo"]
 
@@ -50,7 +50,7 @@ def _order(out: Path, *, force: bool) -> Order:
     import platform
 
     from edgeq.cli.calibration import ImageChoice
-    from edgeq.cli.quantize import Order
+    from edgeq.cli.order import Order
     from edgeq.gate import Budget, merge
     from edgeq.quantize.recipe import Recipe
     from edgeq.resources import data_folder

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from edgeq.api import calibration_set
 from edgeq.bundle.manifest import CalibrationList, FileRole
@@ -18,6 +18,7 @@ from edgeq.cli.console import Console
 from edgeq.cli.keeping import keep_reports
 from edgeq.cli.machine import tool_versions
 from edgeq.cli.measured import measured_from
+from edgeq.cli.order import Order
 from edgeq.cli.subject import Specs, Subject
 from edgeq.data.calibration import CalibrationCheck
 from edgeq.data.images import file_digest
@@ -28,9 +29,6 @@ from edgeq.quantize.pipeline import Quantized, default_cache_folder, quantize
 from edgeq.runtimes import runs_here, simulation_of
 from edgeq.runtimes.base import Artifact, AuditReport, LowerOptions, SessionOptions
 from edgeq.types import Dataset, ModelPrecision, Task
-
-if TYPE_CHECKING:
-    from edgeq.cli.quantize import Order
 
 __all__ = ["Made", "convert", "make"]
 

@@ -4,109 +4,30 @@ from __future__ import annotations
 
 import tempfile
 import time
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgeq.cli.flags import OutputFlags, PostFlags, SpecFlags, choice, command
+from edgeq.cli.flags import OutputFlags, PostFlags, SpecFlags, command
 from edgeq.cli.precision import PrecisionFlags, check_needs, for_precision
+from edgeq.cli.recipes import RecipeFlags
 
 if TYPE_CHECKING:
     from edgeq.cli.accuracy import Accuracy
-    from edgeq.cli.calibration import ImageChoice
     from edgeq.cli.console import Console
     from edgeq.cli.making import Made
+    from edgeq.cli.order import Order
     from edgeq.gate import Budget
     from edgeq.model.source import FloatModel
-    from edgeq.quantize.recipe import Recipe
-    from edgeq.quantize.scheme import Scheme
-    from edgeq.runtimes.base import Runtime, Session
-    from edgeq.targets import Target
-    from edgeq.types import ModelPrecision, PostProcess, Task
+    from edgeq.runtimes.base import Session
+    from edgeq.types import Task
 
-__all__ = ["RecipeFlags", "quantize"]
+__all__ = ["quantize"]
 
 FAILED = 3
-_PREDICTED_SHARE = 0.4
-"""Of the budget, for the predicted drop: predictions were too low by up to a point."""
 _ROOM = 4
 """Temporary files against the source: normalised model, QDQ model, and ONNX Runtime's optimised ones."""
-
-
-@dataclass(frozen=True)
-class RecipeFlags:
-    """Choices over those of the recipe file, or of the default recipe."""
-
-    recipe_file: Annotated[Path | None, typer.Option("--recipe", metavar="FILE", help="Recipe in TOML.")] = (
-        None
-    )
-    range_method: Annotated[
-        Any | None,
-        typer.Option(
-            "--range", parser=choice("edgeq.quantize.recipe:RangeMethod"),
-            metavar="minmax|moving-average|percentile|mse|entropy|auto",
-            help="How ranges are chosen.", show_default=False,
-        ),
-    ] = None  # fmt: skip
-    symmetric: Annotated[
-        bool | None,
-        typer.Option("--symmetric/--asymmetric", help="Zero point of activations."),
-    ] = None
-    per_tensor: Annotated[
-        bool, typer.Option("--per-tensor", help="One scale per weight, not per channel.")
-    ] = False
-    bias_correction: Annotated[
-        bool | None,
-        typer.Option("--bias-correction/--no-bias-correction", help="Correct biases."),
-    ] = None
-    equalize: Annotated[
-        bool | None,
-        typer.Option("--equalize/--no-equalize", help="Equalise depthwise inputs."),
-    ] = None
-
-    def recipe(self) -> Recipe:
-        """The recipe.
-
-        Raises:
-            RecipeError: the file is wrong.
-        """
-        from edgeq.quantize.recipe import Granularity, Recipe, load_recipe
-
-        made = Recipe() if self.recipe_file is None else load_recipe(self.recipe_file)
-        given: dict[str, Any] = {
-            "range": self.range_method,
-            "symmetric": self.symmetric,
-            "granularity": Granularity.PER_TENSOR if self.per_tensor else None,
-            "bias_correction": self.bias_correction,
-            "depthwise_equalization": self.equalize,
-        }
-        return replace(made, **{name: value for name, value in given.items() if value is not None})
-
-
-@dataclass(frozen=True)
-class Order:
-    """What ``quantize`` is to do, flags resolved."""
-
-    source: Path
-    folder: Path
-    force: bool
-    target: Target
-    runtime: Runtime
-    recipe: Recipe
-    images: ImageChoice
-    budget: Budget
-    post: PostProcess
-    cache: bool
-    check_fit: bool
-    precision: ModelPrecision
-    integer_io: bool
-
-    @property
-    def title(self) -> str:
-        """The precision for people: ``INT8``, ``float16``."""
-        return self.precision.value.upper() if self.precision.calibrated else self.precision.value
 
 
 @command
@@ -158,6 +79,7 @@ def quantize(
     require_host("quantize")
     from edgeq.cli.calibration import ImageChoice
     from edgeq.cli.console import Console
+    from edgeq.cli.order import Order
     from edgeq.files import check_free
     from edgeq.gate import Budget
     from edgeq.runtimes import check_precision, load_runtime
@@ -179,7 +101,9 @@ def quantize(
         force=force,
         target=profile,
         runtime=runtime,
-        recipe=_tuned_to(recipe, budget, runtime.scheme(profile), all_integer=precision.integer_io),
+        recipe=recipe.recipe_for(
+            budget.drop_points, runtime.scheme(profile), all_integer=precision.integer_io
+        ),
         images=ImageChoice(calib, calib_split, calib_images, eval_data, eval_split, measured, allow_overlap),
         budget=budget,
         post=PostProcess(confidence=post.confidence, iou=post.iou),
@@ -207,25 +131,6 @@ def _check_room(source: Path) -> None:
             f"{free_mb:.1f} MB are free",
             fix="free some space, or set TMPDIR to a folder on another disk",
         )
-
-
-def _tuned_to(flags: RecipeFlags, budget: Budget, scheme: Scheme, *, all_integer: bool) -> Recipe:
-    """The recipe, its tuning aimed at the budget, or as the runtime's scheme says where there is none; a
-    recipe file says itself what to aim at.
-
-    Devices that compute in integers only cannot keep a layer in float, whatever it costs: channels that
-    differ too much for one grid are equalised instead.
-    """
-    recipe = flags.recipe()
-    if all_integer and flags.recipe_file is None:
-        equalize = True if recipe.depthwise_equalization is None else recipe.depthwise_equalization
-        return replace(recipe, float_heads=False, max_predicted_drop=None, depthwise_equalization=equalize)
-    limit = budget.max_map_drop if budget.max_map_drop is not None else budget.max_top1_drop
-    if flags.recipe_file is not None:
-        return recipe
-    if limit is None:
-        return replace(recipe, max_predicted_drop=scheme.default_predicted_drop)
-    return replace(recipe, max_predicted_drop=_PREDICTED_SHARE * limit)
 
 
 def _run(order: Order, spec: SpecFlags, console: Console, *, dry_run: bool) -> int:
@@ -329,7 +234,7 @@ def _tell(order: Order, made: Made, console: Console, *, took_s: float) -> int:
             + ("" if made.accuracy is not None else " (not measured yet)")
         )
     if made.accuracy is not None:
-        console.show(*made.accuracy.tables(budget_points=_limit(order)))
+        console.show(*made.accuracy.tables(budget_points=order.budget.drop_points))
     if made.gate is not None:
         console.show(gate_table(made.gate, title="Budget"))
     steps = _next_steps(order, made.accuracy)
@@ -341,18 +246,13 @@ def _tell(order: Order, made: Made, console: Console, *, took_s: float) -> int:
     return FAILED
 
 
-def _limit(order: Order) -> float | None:
-    budget = order.budget
-    return budget.max_map_drop if budget.max_map_drop is not None else budget.max_top1_drop
-
-
 def _next_steps(order: Order, accuracy: Accuracy | None) -> list[str]:
     """Commands that make sense now."""
     import shlex
 
     bundle = shlex.quote(str(order.folder))
     data = shlex.quote(str(order.images.evaluation or order.images.calib or "data.yaml"))
-    limit = _limit(order)
+    limit = order.budget.drop_points
     steps = [] if accuracy is not None else [f"edgeq evaluate {bundle} --data {data}"]
     steps.append(f"edgeq bench {bundle}")
     steps += [f"edgeq explain {bundle}"] if order.precision.calibrated else []

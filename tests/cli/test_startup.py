@@ -45,7 +45,7 @@ def test_commands_are_documented_in_full_in_the_list(edgeq):
 
 def test_choices_in_the_help_are_those_of_the_vocabulary():
     from edgeq.cli.flags import SpecFlags
-    from edgeq.cli.quantize import RecipeFlags
+    from edgeq.cli.recipes import RecipeFlags
     from edgeq.model.presets import PRESETS
     from edgeq.quantize.recipe import RangeMethod
     from edgeq.types import ColorOrder, HeadFamily, Layout, ResizeRule
