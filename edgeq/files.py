@@ -18,7 +18,7 @@ from pathlib import Path
 
 from edgeq.errors import OutputError
 
-__all__ = ["atomic_write", "check_free", "new_folder", "sha256_of"]
+__all__ = ["atomic_write", "check_free", "new_folder", "sha256_of", "size_mb"]
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _MARKER = b'"edgeq'
@@ -134,6 +134,12 @@ def sha256_of(path: Path) -> str:
         while chunk := file.read(_CHUNK_BYTES):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def size_mb(path: Path) -> float:
+    """Of a file, or of all files in a folder, in 10^6 bytes; 0 where there is nothing."""
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file()) / 1e6
 
 
 def _replaceable(folder: Path) -> bool:

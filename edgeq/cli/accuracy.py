@@ -10,6 +10,7 @@ from edgeq.cli.subject import Specs, Subject
 from edgeq.cores import core_count
 from edgeq.evaluate.drop import Drop
 from edgeq.evaluate.run import Evaluation, compare, evaluate, prediction_agreement
+from edgeq.files import size_mb
 from edgeq.report.numbers import interval, number
 from edgeq.types import Dataset, PostProcess, Task
 
@@ -152,7 +153,7 @@ def accuracy_of(
         agreement=agreement,
         name=subject.judged_name(compared=reference is not None),
         size_mb=subject.size_mb,
-        float_size_mb=None if subject.reference is None else subject.reference.stat().st_size / 1e6,
+        float_size_mb=None if subject.reference is None else size_mb(subject.reference),
     )
 
 

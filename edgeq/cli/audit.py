@@ -47,7 +47,7 @@ def audit(
     """Which layers really run in INT8, and why not the others."""
     from edgeq.cli.console import Console
     from edgeq.cli.keeping import keep_reports
-    from edgeq.cli.subject import open_subject
+    from edgeq.cli.opening import open_subject
     from edgeq.report.terminal import audit_table, lint_table
     from edgeq.targets import load_target
 
@@ -170,8 +170,10 @@ def disagreements(report: AuditReport, layers: Mapping[str, Mapping[str, Any]]) 
 @contextmanager
 def _opened(path: Path, target: Target | None, console: Console, options: Sequence[str]) -> Iterator[Subject]:
     """The subject; a plain model with a target goes to that target's runtime, which need not run here."""
-    from edgeq.cli.subject import Subject, open_subject
+    from edgeq.cli.opening import open_subject
+    from edgeq.cli.subject import Subject
     from edgeq.errors import InputError, ModelError
+    from edgeq.files import size_mb
     from edgeq.runtimes import load_runtime
     from edgeq.runtimes.options import chosen_options
 
@@ -190,7 +192,7 @@ def _opened(path: Path, target: Target | None, console: Console, options: Sequen
     yield Subject(
         name=path.stem,
         artifact=path,
-        size_mb=path.stat().st_size / 1e6,
+        size_mb=size_mb(path),
         runtime=runtime,
         options=chosen_options(runtime, options),
         bundle=None,

@@ -81,7 +81,7 @@ def bench(
     from edgeq.cli.latency import BenchSettings, measure_latency
     from edgeq.cli.latency_on import BenchWish
     from edgeq.cli.layers import layer_times, layers_json, layers_table
-    from edgeq.cli.subject import open_subject
+    from edgeq.cli.opening import open_subject
     from edgeq.data.dataset import open_dataset
     from edgeq.errors import InputError
 
@@ -247,7 +247,7 @@ def _other(path: Path, console: Console, *, installed: bool) -> Rival:
     ``installed``: a bundle's runtime has to be here; not where only a device runs it.
     """
     from edgeq.cli.latency import Rival
-    from edgeq.cli.subject import open_subject
+    from edgeq.cli.opening import open_subject
 
     with open_subject(path, console=console, installed=installed) as other:
         return Rival(f"{other.name} (other)", other.artifact, other.runtime, specs=other.specs)

@@ -97,7 +97,8 @@ class _Demo:
         from edgeq.cli.latency import BenchSettings, Rival, measure_latency
         from edgeq.cli.making import make
         from edgeq.cli.naive import quantize_naively
-        from edgeq.cli.subject import open_subject
+        from edgeq.cli.opening import open_subject
+        from edgeq.files import size_mb
         from edgeq.model.source import load
         from edgeq.runtimes.base import SessionOptions
 
@@ -122,7 +123,7 @@ class _Demo:
             assert images.evaluation is not None  # the order asks for a measured drop
             with open_subject(order.folder, console=console) as ours:
                 naive = replace(ours, name=_NAIVE, artifact=work / "naive.onnx", bundle=None)
-                naive = replace(naive, size_mb=naive.artifact.stat().st_size / 1e6)
+                naive = replace(naive, size_mb=size_mb(naive.artifact))
                 naive_accuracy = measure_accuracy(naive, images.evaluation, post=order.post, console=console)
                 self._say(f"4/5 benchmark all three in turns, one thread, {_BENCH_SECONDS:.0f} s")
                 rivals = [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-from pathlib import Path
 from typing import Any
 
 from edgeq.cli.extras import HOST_MODULES
@@ -121,10 +120,11 @@ def _targets() -> list[dict[str, Any]]:
 
 def _cache() -> dict[str, Any]:
     """Where statistics are kept and how much there is; not known without the host extra."""
+    from edgeq.files import size_mb
+
     try:
         from edgeq.quantize.cache import default_cache_folder
     except ImportError:
         return {"folder": "not in use without the host extra", "size_mb": 0.0}
-    folder: Path = default_cache_folder()
-    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else 0
-    return {"folder": str(folder), "size_mb": size / 1e6}
+    folder = default_cache_folder()
+    return {"folder": str(folder), "size_mb": size_mb(folder)}

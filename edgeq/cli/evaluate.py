@@ -56,7 +56,7 @@ def evaluate(
     from edgeq.cli.console import Console
     from edgeq.cli.datasets import open_evaluation
     from edgeq.cli.keeping import keep_reports
-    from edgeq.cli.subject import open_subject
+    from edgeq.cli.opening import open_subject
     from edgeq.types import PostProcess
 
     console = Console(output)

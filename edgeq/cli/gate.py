@@ -81,7 +81,7 @@ def gate(
     from edgeq.cli.console import Console
     from edgeq.cli.keeping import keep_reports
     from edgeq.cli.measured import measured_from
-    from edgeq.cli.subject import open_subject
+    from edgeq.cli.opening import open_subject
     from edgeq.gate import check
     from edgeq.report.terminal import gate_table
 

@@ -18,6 +18,7 @@ from edgeq.cli.console import Console
 from edgeq.cli.machine import machine_facts
 from edgeq.cli.subject import Specs, Subject
 from edgeq.data.images import read_image
+from edgeq.files import size_mb
 from edgeq.runtimes.base import AuditReport, Runtime
 from edgeq.types import Sample
 
@@ -148,8 +149,8 @@ def measure_latency(
         outcome = run_course(course, progress=progress)
     report, remarks = outcome.report, list(outcome.remarks)
     for entry in entries:
-        size_mb = subject.size_mb if entry.artifact == subject.artifact else _size_mb(entry.artifact)
-        report = report.with_facts(entry.name, size_mb=size_mb)
+        own = entry.artifact == subject.artifact
+        report = report.with_facts(entry.name, size_mb=subject.size_mb if own else size_mb(entry.artifact))
     if specs is None:
         remarks.append(f"the whole path was not measured: {subject.unknown}")
     findings = benchmark_findings(report, int8=judged if rivals else None, audit=audit, health=outcome.health)
@@ -176,8 +177,3 @@ def _entry(rival: Rival, subject: Subject, settings: BenchSettings) -> Entry:
         options=replace(subject.options, threads=settings.threads, default_float=rival.default_float),
         input=None if specs is None else specs.input,
     )
-
-
-def _size_mb(artifact: Path) -> float:
-    files = [artifact] if artifact.is_file() else [path for path in artifact.rglob("*") if path.is_file()]
-    return sum(path.stat().st_size for path in files) / 1e6

@@ -43,7 +43,7 @@ def predict(
 ) -> None:
     """What the model sees in an image."""
     from edgeq.cli.console import Console
-    from edgeq.cli.subject import open_subject
+    from edgeq.cli.opening import open_subject
     from edgeq.data.images import read_image
     from edgeq.errors import OutputError
     from edgeq.files import check_free
