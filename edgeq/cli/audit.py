@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgeq.cli.flags import OutputFlags, RuntimeOptions, command
+from edgeq.cli.flags import OutputFlags, RuntimeOptions, SubjectPath, command
 from edgeq.cli.onflags import On
 
 if TYPE_CHECKING:
@@ -28,9 +28,7 @@ _COMPUTE = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 @command
 def audit(
     *,
-    subject: Annotated[
-        Path, typer.Argument(metavar="BUNDLE|MODEL", help="A bundle's folder, or an .onnx or .tflite file.")
-    ],
+    subject: SubjectPath,
     target: Annotated[
         str | None,
         typer.Option("--target", metavar="NAME|FILE", help="Whose runtime to ask, for a plain model."),

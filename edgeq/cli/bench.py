@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgeq.cli.flags import OutputFlags, RuntimeOptions, SpecFlags, command, duration_s
+from edgeq.cli.flags import OutputFlags, RuntimeOptions, SpecFlags, SubjectPath, command
 from edgeq.cli.onflags import On
+from edgeq.cli.values import duration_s
 
 if TYPE_CHECKING:
     from edgeq.cli.console import Console
@@ -26,9 +27,7 @@ __all__ = ["bench", "float_rivals"]
 @command
 def bench(
     *,
-    subject: Annotated[
-        Path, typer.Argument(metavar="BUNDLE|MODEL", help="A bundle's folder, or an .onnx or .tflite file.")
-    ],
+    subject: SubjectPath,
     against: Annotated[
         str,
         typer.Option("--against", metavar="float|OTHER", help="The float model, or another bundle or model."),

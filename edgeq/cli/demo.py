@@ -30,7 +30,7 @@ def demo(
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier bundle.")] = False,
     output: OutputFlags,
 ) -> int:
-    """Quantise, evaluate, benchmark and gate the embedded model: about a minute, offline."""
+    """All of it on an embedded model, offline: about a minute."""
     from edgeq.cli.console import Console
     from edgeq.cli.extras import require_host
     from edgeq.files import check_free

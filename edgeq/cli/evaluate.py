@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgeq.cli.flags import OutputFlags, PostFlags, RuntimeOptions, SpecFlags, command
+from edgeq.cli.flags import OutputFlags, PostFlags, RuntimeOptions, SpecFlags, SubjectPath, command
 from edgeq.cli.onflags import On
 
 if TYPE_CHECKING:
@@ -22,10 +22,10 @@ __all__ = ["evaluate"]
 @command
 def evaluate(
     *,
-    subject: Annotated[
-        Path, typer.Argument(metavar="BUNDLE|MODEL", help="A bundle's folder, or an .onnx or .tflite file.")
+    subject: SubjectPath,
+    data: Annotated[
+        Path, typer.Option("--data", help="Labelled images: data.yaml, COCO .json, .csv or class folders.")
     ],
-    data: Annotated[Path, typer.Option("--data", help="data.yaml, COCO .json, .csv or class folders.")],
     split: Annotated[str, typer.Option("--split", help="Split of the data set.")] = "val",
     float_source: Annotated[
         Path | None, typer.Option("--float", metavar="SOURCE", help="Float model to compare with.")

@@ -26,7 +26,10 @@ def export(
     force: Annotated[bool, typer.Option("--force", help="Replace an existing output.")] = False,
     output: OutputFlags,
 ) -> None:
-    """A detector with NMS, class labels and thresholds as inputs, for apps (Core ML and Vision)."""
+    """A Core ML detector with NMS inside, for apps.
+
+    With class labels, and thresholds as inputs, as Vision takes it.
+    """
     from edgeq.bundle.read import open_bundle
     from edgeq.cli.console import Console
     from edgeq.errors import InputError

@@ -62,8 +62,11 @@ def failure_of(error: BaseException) -> Failure:
 
 def _usage_message(error: BaseException) -> str:
     tell = getattr(error, "format_message", None)
-    text = str(tell() if callable(tell) else error).strip()
-    return text[:1].lower() + text[1:].rstrip(".")
+    text = str(tell() if callable(tell) else error).strip().rstrip(".")
+    text = text[:1].lower() + text[1:]
+    # Of a flag that is missing: what it takes.
+    told = getattr(getattr(error, "param", None), "help", None)
+    return f"{text} ({told.rstrip('.')})" if told and text.startswith("missing") else text
 
 
 def report(error: BaseException, *, as_json: bool) -> int:

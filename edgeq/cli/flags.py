@@ -1,23 +1,20 @@
-"""Groups of flags that several commands share, each a frozen dataclass, and what turns text into values.
+"""Arguments and flags that several commands share, and groups of them, each a frozen dataclass.
 
-Importing this loads typer and nothing else, so that ``edgeq --help`` answers at once: the vocabulary's
-enums are looked up by the parsers, when a flag is given.
+Importing this loads typer and nothing else, so that ``edgeq --help`` answers at once.
 """
 
 from __future__ import annotations
 
 import functools
-import importlib
 import inspect
-import math
-import re
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields, is_dataclass
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 
 import typer
+
+from edgeq.cli.values import choice, levels, size_px, spreads, strides
 
 if TYPE_CHECKING:
     from edgeq.gate import Budget
@@ -30,14 +27,11 @@ __all__ = [
     "PostFlags",
     "RuntimeOptions",
     "SpecFlags",
-    "choice",
+    "SubjectPath",
     "command",
-    "duration_s",
 ]
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|min|h)?")
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 
 
 class Interrupted(RuntimeError):  # noqa: N818 (not an error)
@@ -82,76 +76,12 @@ def _flags_of(group: Any) -> list[inspect.Parameter]:
     ]
 
 
-def choice(where: str) -> Callable[[Any], Any]:
-    """Parser of an enum's values.
-
-    Args:
-        where: ``module:Enum``; imported when a value has to be parsed.
-    """
-
-    def parse(text: Any) -> Any:
-        module, _, name = where.partition(":")
-        kind: type[Enum] = getattr(importlib.import_module(module), name)
-        if isinstance(text, kind):
-            return text
-        try:
-            return kind(str(text).lower())
-        except ValueError:
-            raise typer.BadParameter(f"{text!r} is none of {', '.join(e.value for e in kind)}") from None
-
-    return parse
-
-
-def duration_s(text: Any) -> float:
-    """Seconds of ``10s``, ``500ms``, ``2m`` or a plain number of seconds."""
-    found = _DURATION.fullmatch(str(text).strip().lower())
-    if found is None:
-        raise typer.BadParameter(f"{text!r} is not a duration such as 10s, 500ms or 2m")
-    seconds = float(found[1]) * _SECONDS[found[2] or "s"]
-    if not 0 < seconds <= 24 * 3600:
-        raise typer.BadParameter(f"{text!r} is not between 0 and 24 hours")
-    return seconds
-
-
-def _numbers(text: Any, counts: tuple[int, ...]) -> list[float]:
-    parts = [part for part in re.split(r"[\s,x]+", str(text).strip().lower()) if part]
-    try:
-        values = [float(part) for part in parts]
-    except ValueError:
-        values = []
-    if len(values) not in counts or not all(math.isfinite(value) for value in values):
-        raise typer.BadParameter(f"{text!r} is not {' or '.join(map(str, counts))} numbers")
-    return values
-
-
-def _size(text: Any) -> tuple[int, int]:
-    """Height and width of ``640`` or ``480x640``."""
-    values = _numbers(text, (1, 2))
-    if any(value != int(value) or not 0 < value <= 16384 for value in values):
-        raise typer.BadParameter(f"{text!r} is not a size in pixels such as 640 or 480x640 (height x width)")
-    return int(values[0]), int(values[-1])
-
-
-def _levels(text: Any) -> tuple[float, float, float]:
-    """Three numbers of ``0`` or ``123.7,116.3,103.5``."""
-    values = _numbers(text, (1, 3)) * 3
-    return values[0], values[1], values[2]
-
-
-def _spreads(text: Any) -> tuple[float, float, float]:
-    values = _levels(text)
-    if min(values) <= 0:
-        raise typer.BadParameter(f"{text!r} is not above 0")
-    return values
-
-
-def _strides(text: Any) -> tuple[int, ...]:
-    values = _numbers(text, (1, 2, 3, 4, 5, 6))
-    if any(value != int(value) or value < 1 for value in values):
-        raise typer.BadParameter(f"{text!r} are not strides such as 8,16,32")
-    return tuple(int(value) for value in values)
-
-
+SubjectPath = Annotated[
+    Path,
+    typer.Argument(
+        metavar="BUNDLE|MODEL", help="A bundle's folder, or a model: .onnx, .tflite, .xml, .mlpackage."
+    ),
+]
 RuntimeOptions = Annotated[
     list[str] | None,
     typer.Option(
@@ -180,7 +110,9 @@ class OutputFlags:
 class SpecFlags:
     """What the user says about a model; see `edgeq.model.presets.SpecOverrides`."""
 
-    imgsz: Annotated[Any | None, _flag("--imgsz", parser=_size, metavar="PX|HxW", help="Input size.")] = None
+    imgsz: Annotated[Any | None, _flag("--imgsz", parser=size_px, metavar="PX|HxW", help="Input size.")] = (
+        None
+    )
     preset: Annotated[
         str | None,
         _flag(
@@ -205,12 +137,12 @@ class SpecFlags:
     ] = None  # fmt: skip
     mean: Annotated[
         Any | None,
-        _flag("--mean", parser=_levels, metavar="N|R,G,B", help="Subtracted from pixels of 0..255."),
+        _flag("--mean", parser=levels, metavar="N|R,G,B", help="Subtracted from pixels of 0..255."),
     ] = None  # fmt: skip
     std: Annotated[
         Any | None,
         _flag(
-            "--std", parser=_spreads, metavar="N|R,G,B",
+            "--std", parser=spreads, metavar="N|R,G,B",
             help="Divided by: 255 for a range of 0..1, 1 for 0..255.",
         ),
     ] = None  # fmt: skip
@@ -233,7 +165,7 @@ class SpecFlags:
         _flag("--layout", parser=choice("edgeq.types:Layout"), metavar="nchw|nhwc", help="Axis order."),
     ] = None  # fmt: skip
     strides: Annotated[
-        Any | None, _flag("--strides", parser=_strides, metavar="N,N,N", help="YOLOX: grid strides.")
+        Any | None, _flag("--strides", parser=strides, metavar="N,N,N", help="YOLOX: grid strides.")
     ] = None
     normalized_boxes: Annotated[
         bool | None,

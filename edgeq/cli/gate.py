@@ -16,10 +16,11 @@ from edgeq.cli.flags import (
     PostFlags,
     RuntimeOptions,
     SpecFlags,
+    SubjectPath,
     command,
-    duration_s,
 )
 from edgeq.cli.onflags import On
+from edgeq.cli.values import duration_s
 
 if TYPE_CHECKING:
     from edgeq.cli.console import Console
@@ -47,9 +48,7 @@ class _How:
 @command
 def gate(
     *,
-    subject: Annotated[
-        Path, typer.Argument(metavar="BUNDLE|MODEL", help="A bundle's folder, or an .onnx or .tflite file.")
-    ],
+    subject: SubjectPath,
     target: Annotated[
         str | None,
         typer.Option("--target", metavar="NAME|FILE", help="Its limits apply where no flag is given."),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgeq.cli.flags import choice
+from edgeq.cli.values import choice
 
 if TYPE_CHECKING:
     from edgeq.targets import Target
@@ -25,7 +25,8 @@ class PrecisionFlags:
         Any,
         typer.Option(
             "--precision", parser=choice("edgeq.types:ModelPrecision"),
-            metavar="int8|int16x8|dynamic|float16|float32", help="What the artifact computes in.",
+            metavar="int8|int16x8|dynamic|int8-weights|float16|float32",
+            help="What the artifact computes in.",
         ),
     ] = "int8"  # fmt: skip
     io: Annotated[
@@ -75,7 +76,7 @@ def check_needs(precision: ModelPrecision, calib: Path | None, *, has_choices: b
         raise InputError(
             f"--precision {precision.value} takes calibration images",
             fix="--calib with a data.yaml or a folder of images; "
-            "--precision dynamic, float16 and float32 take none",
+            "--precision dynamic, int8-weights, float16 and float32 take none",
         )
     if not precision.calibrated and has_choices:
         raise InputError(

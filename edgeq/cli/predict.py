@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgeq.cli.flags import OutputFlags, RuntimeOptions, SpecFlags, command
+from edgeq.cli.flags import OutputFlags, RuntimeOptions, SpecFlags, SubjectPath, command
 from edgeq.cli.onflags import On
 
 if TYPE_CHECKING:
@@ -25,9 +25,7 @@ _SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 @command
 def predict(
     *,
-    subject: Annotated[
-        Path, typer.Argument(metavar="BUNDLE|MODEL", help="A bundle's folder, or an .onnx or .tflite file.")
-    ],
+    subject: SubjectPath,
     image: Annotated[Path, typer.Argument(metavar="IMAGE", help="A photograph.")],
     out: Annotated[
         Path | None, typer.Option("-o", "--out", metavar="FILE", help="Image to write with the boxes drawn.")

@@ -37,7 +37,7 @@ def quantize(
     target: Annotated[str, typer.Option("--target", metavar="NAME|FILE", help="See 'edgeq targets'.")],
     calib: Annotated[
         Path | None,
-        typer.Option("--calib", metavar="DATA", help="data.yaml, COCO .json, .csv or a folder."),
+        typer.Option("--calib", metavar="DATA", help="To calibrate on: data.yaml, .json, .csv or a folder."),
     ] = None,
     out: Annotated[
         Path | None,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgeq.cli.flags import choice
+from edgeq.cli.values import choice
 
 if TYPE_CHECKING:
     from edgeq.quantize.recipe import Recipe

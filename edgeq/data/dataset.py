@@ -8,7 +8,7 @@ from pathlib import Path
 
 from edgeq.data.classes import matching_indices
 from edgeq.data.coco import open_coco
-from edgeq.data.files import absolute, list_images
+from edgeq.data.files import absolute, list_images, no_split
 from edgeq.data.folder import class_folders, open_class_folders, open_csv, open_plain
 from edgeq.data.yolo import open_yolo
 from edgeq.errors import DataError
@@ -110,9 +110,7 @@ def _open_folder(
         raise DataError(f"{folder} holds no images", fix=f"give {_FORMS} that holds some")
     splits = [name for name in ("train", "val", "test") if class_folders(folder / name)]
     if splits:
-        raise DataError(
-            f"{folder} has no split {split!r}; it has {', '.join(splits)}", fix="name one of them"
-        )
+        raise no_split(folder, split, splits)
     raise DataError(
         f"{folder} holds images, but no labels that edgeq finds (no data.yaml, annotations/*.json, "
         "labels.csv or one subfolder per class), so nothing can be measured on it",

@@ -19,6 +19,7 @@ __all__ = [
     "key_of",
     "list_images",
     "listed",
+    "no_split",
     "read_text",
     "require_files",
 ]
@@ -43,6 +44,18 @@ def key_of(path: Path, root: Path) -> str:
         return Path(os.path.relpath(path, root)).as_posix()
     except ValueError:  # another drive on Windows
         return path.as_posix()
+
+
+def no_split(where: Path, split: str, known: Sequence[str]) -> DataError:
+    """The error of a data set, a file or a folder, that has other splits than the one asked for."""
+    if not known:
+        return DataError(
+            f"{where} has no split {split!r}; it has none (train:, val:, test:)", fix="add  val: images/val"
+        )
+    return DataError(
+        f"{where} has no split {split!r}; it has {', '.join(known)}",
+        fix=f"add it, or name another: --split {known[0]}, of quantize --calib-split and --eval-split",
+    )
 
 
 def list_images(folder: Path) -> list[Path]:

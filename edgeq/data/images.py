@@ -65,7 +65,7 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
     try:
         # A FIFO or a device would block or never end.
         if not file.is_file():
-            raise DataError(f"no such image file: {file}")
+            raise DataError(f"no such image file: {file}", fix="check the path")
         size = file.stat().st_size
         if size == 0:
             raise DataError(f"{file} is empty (0 bytes)", fix=_REPLACE)

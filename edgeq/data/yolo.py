@@ -19,6 +19,7 @@ from edgeq.data.files import (
     key_of,
     list_images,
     listed,
+    no_split,
     read_text,
     require_files,
 )
@@ -156,11 +157,7 @@ def _root(path: Path, config: _DataYaml) -> Path:
 def _images(path: Path, config: _DataYaml, root: Path, split: str) -> list[_Image]:
     entries = getattr(config, split) if split in SPLITS else None
     if not entries:
-        existing = [name for name in SPLITS if getattr(config, name)]
-        raise DataError(
-            f"{path} has no split {split!r}; it has {', '.join(existing) or 'none (train:, val:, test:)'}",
-            fix="name one of them" if existing else "add  val: images/val",
-        )
+        raise no_split(path, split, [name for name in SPLITS if getattr(config, name)])
     paths: dict[Path, None] = {}
     for entry in entries:
         paths.update(dict.fromkeys(_entry_images(path, root, entry)))

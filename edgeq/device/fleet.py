@@ -167,7 +167,9 @@ def _from_list(path: Path) -> list[DeviceEntry]:
             raise InputError(f"{path} is over {_MAX_BYTES >> 20} MB: no list of devices")
         parsed = _ListFile.model_validate(tomllib.loads(content.decode()))
     except OSError as error:
-        raise InputError(f"the list of devices {path} cannot be read: {error.strerror}") from error
+        raise InputError(
+            f"the list of devices {path} cannot be read: {error.strerror}", fix="check the path"
+        ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"the list of devices {path} is not TOML: {error}") from error
     except ValidationError as error:

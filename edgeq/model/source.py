@@ -98,7 +98,9 @@ def _read(path: Path) -> onnx.ModelProto:
     except Exception as error:  # protobuf raises its own DecodeError; any failure here means "not ONNX"
         raise ModelError(
             f"{path} is not a readable ONNX file ({type(error).__name__}): truncated, or another format",
-            fix="export it again, and compare the file's size with the original's",
+            fix="export it again, and compare the file's size with the original's"
+            if path.suffix.lower() == ".onnx"
+            else "give an .onnx file or an Ultralytics .pt",
         ) from error
     if not model.graph.node:
         raise ModelError(f"{path} holds no ONNX graph: not an ONNX file, or truncated", fix="export it again")

@@ -37,8 +37,7 @@ _CHECKOUT = {
     "tflite": "edgeq.runtimes.tflite:RUNTIME",
 }
 """For a checkout that was never installed, which has no entry points."""
-_LATER = {".engine": "tensorrt"}
-"""File endings that tell which runtime would be needed."""
+_ENGINES = (".engine", ".plan")
 
 
 def runtime_names() -> tuple[str, ...]:
@@ -83,21 +82,22 @@ def runtime_for(artifact: Path) -> Runtime:
 
     Raises:
         InputError: no runtime loads such a file.
-        UnavailableError: its runtime is not part of this edgeq, or not installed.
+        UnavailableError: its runtime is not installed.
     """
     suffix = artifact.suffix.lower()
     # Others take ONNX too, but only ONNX Runtime runs a plain model on any machine.
     for name in sorted(runtime_names(), key=lambda name: (name != "onnxruntime", name)):
         if suffix in load_runtime(name, installed=False).artifact_suffixes:
             return load_runtime(name)
-    if suffix in _LATER:
-        raise UnavailableError(
-            f"{artifact.name} needs the runtime {_LATER[suffix]!r}, which this edgeq does not have",
-            fix=f"known runtimes: {', '.join(runtime_names())}",
+    if suffix in _ENGINES:
+        raise InputError(
+            f"{artifact.name} is a TensorRT engine, which loads only where and with what it was built",
+            fix="give the bundle or the .onnx that it was built from; edgeq builds the engine where it runs",
         )
     raise InputError(
         f"{artifact} is neither a bundle nor a model that a runtime loads",
-        fix="give the folder that 'edgeq quantize ... -o FOLDER' made, or an .onnx or .tflite file",
+        fix="give the folder that 'edgeq quantize ... -o FOLDER' made, "
+        "or an .onnx, .tflite, .xml or .mlpackage",
     )
 
 

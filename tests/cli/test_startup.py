@@ -45,13 +45,15 @@ def test_commands_are_documented_in_full_in_the_list(edgeq):
 
 def test_choices_in_the_help_are_those_of_the_vocabulary():
     from edgeq.cli.flags import SpecFlags
+    from edgeq.cli.precision import PrecisionFlags
     from edgeq.cli.recipes import RecipeFlags
     from edgeq.model.presets import PRESETS
     from edgeq.quantize.recipe import RangeMethod
-    from edgeq.types import ColorOrder, HeadFamily, Layout, ResizeRule
+    from edgeq.types import ColorOrder, HeadFamily, Layout, ModelPrecision, ResizeRule
 
     kinds = {"head": HeadFamily, "color": ColorOrder, "resize": ResizeRule, "layout": Layout}
-    for group, names in ((SpecFlags, kinds), (RecipeFlags, {"range_method": RangeMethod})):
+    others = ((RecipeFlags, {"range_method": RangeMethod}), (PrecisionFlags, {"precision": ModelPrecision}))
+    for group, names in ((SpecFlags, kinds), *others):
         hints = get_type_hints(group, include_extras=True)
         for name, kind in names.items():
             assert hints[name].__metadata__[0].metavar.split("|") == [entry.value for entry in kind]

@@ -231,7 +231,7 @@ def test_runtimes_by_name_and_by_file(tmp_path):
     assert runtime_for(Path("a.onnx")).name == "onnxruntime"
     with pytest.raises(InputError, match="no runtime 'tensorflow'"):
         load_runtime("tensorflow")
-    with pytest.raises(UnavailableError, match="tensorrt"):
+    with pytest.raises(InputError, match="TensorRT engine"):
         runtime_for(Path("a.engine"))
     with pytest.raises(InputError, match="neither a bundle nor a model"):
         runtime_for(Path("a.txt"))
