@@ -10,7 +10,7 @@ import onnxruntime as ort
 
 from edgeq.cores import core_count
 from edgeq.errors import ModelError
-from edgeq.runtimes.onnxruntime.session import KEEP_FLOAT
+from edgeq.runtimes.onnxruntime.native import KEEP_FLOAT
 
 __all__ = ["cpu_session", "in_parallel"]
 

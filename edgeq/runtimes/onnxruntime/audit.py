@@ -21,13 +21,8 @@ import numpy as np
 
 from edgeq.errors import ModelError
 from edgeq.runtimes.base import AuditReport, LayerAudit, LayerPrecision, SessionOptions
-from edgeq.runtimes.onnxruntime.session import (
-    PROVIDER,
-    import_onnxruntime,
-    one_line,
-    open_session,
-    session_options,
-)
+from edgeq.runtimes.onnxruntime.native import PROVIDER, import_onnxruntime, one_line, session_options
+from edgeq.runtimes.onnxruntime.session import open_session
 
 __all__ = ["audit"]
 

@@ -8,7 +8,7 @@ from edgeq.cores import core_count
 from edgeq.errors import UnavailableError
 from edgeq.runtimes.base import ProbeReport
 from edgeq.runtimes.cpu import cpu_features
-from edgeq.runtimes.onnxruntime.session import PROVIDER, import_onnxruntime
+from edgeq.runtimes.onnxruntime.native import PROVIDER, import_onnxruntime
 
 __all__ = ["probe"]
 

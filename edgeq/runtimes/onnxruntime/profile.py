@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from edgeq.errors import ModelError
 from edgeq.runtimes.base import LayerTime, SessionOptions
-from edgeq.runtimes.onnxruntime.session import PROVIDER, import_onnxruntime, one_line, session_options
+from edgeq.runtimes.onnxruntime.native import PROVIDER, import_onnxruntime, one_line, session_options
 
 __all__ = ["layer_times"]
 

@@ -2,35 +2,22 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
 
-from edgeq.errors import ModelError, UnavailableError
+from edgeq.errors import ModelError
 from edgeq.runtimes.base import LayerTime, SessionOptions
+from edgeq.runtimes.onnxruntime.native import PROVIDER, import_onnxruntime, one_line, session_options
+from edgeq.runtimes.onnxruntime.profile import layer_times
 from edgeq.types import TensorInfo
 
-__all__ = [
-    "PROVIDER",
-    "OnnxRuntimeSession",
-    "import_onnxruntime",
-    "one_line",
-    "open_session",
-    "session_options",
-]
+__all__ = ["OnnxRuntimeSession", "open_session"]
 
-PROVIDER = "CPUExecutionProvider"
-KEEP_FLOAT = ("optimization.disable_specified_optimizers", "WeightBiasQuantization")
-"""Session entry. That pass makes a float Conv + Relu between INT8 tensors integer, with one weight scale for
-all channels, which is what the plan kept it in float to avoid."""
-_FATAL_ONLY = 4
 _DTYPES = {"float": "float32", "double": "float64"}
 """ONNX Runtime's names where they are not numpy's."""
-_DETAIL_CHARS = 300
-_PREFIX = re.compile(r"^.*\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ")
 
 
 class OnnxRuntimeSession:
@@ -83,8 +70,6 @@ class OnnxRuntimeSession:
         Raises:
             ModelError: as :meth:`infer`.
         """
-        from edgeq.runtimes.onnxruntime.profile import layer_times
-
         return layer_times(self._artifact, self._options, tensor, runs=runs)
 
 
@@ -118,42 +103,6 @@ def open_session(artifact: Path, options: SessionOptions) -> OnnxRuntimeSession:
         "graph_optimization": "all but WeightBiasQuantization",
     }
     return OnnxRuntimeSession(native, details, artifact=artifact, options=options)
-
-
-def session_options(options: SessionOptions) -> Any:
-    """ONNX Runtime's options for edgeq's."""
-    ort = import_onnxruntime()
-    chosen = ort.SessionOptions()
-    chosen.intra_op_num_threads = options.threads
-    chosen.inter_op_num_threads = 1
-    chosen.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-    chosen.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-    chosen.add_session_config_entry(*KEEP_FLOAT)
-    # Its own lines on stderr would be said again by the exception.
-    chosen.log_severity_level = _FATAL_ONLY
-    return chosen
-
-
-def import_onnxruntime() -> Any:
-    """The module.
-
-    Raises:
-        UnavailableError: it is not installed, or its native library does not load here.
-    """
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise UnavailableError(
-            f"ONNX Runtime cannot be loaded: {error}", fix="pip install onnxruntime"
-        ) from error
-    return onnxruntime
-
-
-def one_line(error: Exception) -> str:
-    """The first line of what ONNX Runtime says, without its prefix and at a readable length."""
-    text = (str(error).strip() or type(error).__name__).splitlines()[0]
-    text = _PREFIX.sub("", text)
-    return text if len(text) <= _DETAIL_CHARS else text[:_DETAIL_CHARS] + "..."
 
 
 def _info(entry: Any) -> TensorInfo:
