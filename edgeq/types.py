@@ -78,7 +78,6 @@ class IntegerType(str, Enum):
 
     UINT8 = "uint8"
     INT8 = "int8"
-    UINT16 = "uint16"
     INT16 = "int16"
 
     @property

@@ -24,7 +24,7 @@ from edgeq.errors import BundleError, InputError, OutputError
 from edgeq.files import atomic_write
 from edgeq.report.jsonio import dumps
 
-__all__ = ["Bundle", "add_page", "add_report", "is_bundle", "open_bundle"]
+__all__ = ["Bundle", "add_page", "add_report", "open_bundle"]
 
 _REPORT_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _PAGE = "report.html"
@@ -73,11 +73,6 @@ class Bundle:
                     return part
         return None
 
-    @property
-    def recipe_path(self) -> Path:
-        """The recipe."""
-        return self.paths(FileRole.RECIPE)[0]
-
     def paths(self, role: FileRole) -> tuple[Path, ...]:
         """Files of a role, by name."""
         entries = sorted(self.manifest.files.items())
@@ -113,11 +108,6 @@ class Bundle:
         if not isinstance(data, dict):
             raise BundleError(f"{path} is not a JSON object")
         return data
-
-
-def is_bundle(path: Path) -> bool:
-    """Whether ``path`` looks like a bundle: a folder with a manifest.json."""
-    return (path / MANIFEST).is_file()
 
 
 def open_bundle(path: Path, *, verify: bool = True) -> Bundle:

@@ -23,7 +23,6 @@ __all__ = [
     "decode_gray",
     "decode_image",
     "file_digest",
-    "hamming_distance",
     "image_size",
     "perceptual_hash",
     "pixel_digest",
@@ -164,11 +163,6 @@ def perceptual_hash(image: UInt8Array) -> int:
     small = cv2.resize(gray, (_HASH_COLUMNS, _HASH_ROWS), interpolation=cv2.INTER_AREA)
     bits = small[:, 1:] > small[:, :-1]
     return int.from_bytes(np.packbits(bits).tobytes(), "big")
-
-
-def hamming_distance(first: int, second: int) -> int:
-    """Number of bits in which two perceptual hashes differ, 0..64."""
-    return bin(first ^ second).count("1")
 
 
 def _checked_header(data: bytes, *, name: str) -> ImageHeader:

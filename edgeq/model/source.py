@@ -32,7 +32,6 @@ class FloatModel:
     head: HeadSpec
     source: str
     """Name of the file that the user gave."""
-    source_sha256: str
     parity: Parity
     """How closely the normalised graph computes what the source does."""
     notes: tuple[str, ...]
@@ -60,14 +59,13 @@ def load(path: Path, *, overrides: SpecOverrides | None = None) -> FloatModel:
     beside = find_spec_file(path)
     if beside is not None:
         given = merge(given, load_spec_file(beside))
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
     if path.suffix.lower() == ".pt":
         from edgeq.model.ultralytics import export_onnx
 
         with tempfile.TemporaryDirectory(prefix="edgeq-") as folder:
             exported = export_onnx(path, Path(folder), size=given.size)
-            return _from_onnx(exported, given, name=path.name, digest=digest)
-    return _from_onnx(path, given, name=path.name, digest=digest)
+            return _from_onnx(exported, given, name=path.name)
+    return _from_onnx(path, given, name=path.name)
 
 
 def describe_onnx(model: onnx.ModelProto) -> tuple[tuple[TensorInfo, ...], tuple[TensorInfo, ...]]:
@@ -77,7 +75,7 @@ def describe_onnx(model: onnx.ModelProto) -> tuple[tuple[TensorInfo, ...], tuple
     return inputs, tuple(_info(value) for value in model.graph.output)
 
 
-def _from_onnx(path: Path, given: SpecOverrides, *, name: str, digest: str) -> FloatModel:
+def _from_onnx(path: Path, given: SpecOverrides, *, name: str) -> FloatModel:
     model = _read(path)
     inputs, outputs = describe_onnx(model)
     _check_inputs(inputs, name)
@@ -86,7 +84,7 @@ def _from_onnx(path: Path, given: SpecOverrides, *, name: str, digest: str) -> F
     outputs = _with_known_shapes(model, outputs)
     specs = recognise(inputs=inputs, outputs=outputs, metadata=metadata, op_types=op_types, overrides=given)
     data, parity = normalise(model, input_name=specs.input.name, input_shape=specs.input.shape)
-    return FloatModel(data, specs.input, specs.head, name, digest, parity, specs.notes)
+    return FloatModel(data, specs.input, specs.head, name, parity, specs.notes)
 
 
 def _read(path: Path) -> onnx.ModelProto:

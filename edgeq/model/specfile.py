@@ -16,17 +16,14 @@ Every key is a field of `SpecOverrides`; all may be left out.
 from __future__ import annotations
 
 import difflib
-import json
 import sys
 from dataclasses import fields, replace
-from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from edgeq.errors import SpecError
-from edgeq.files import atomic_write, check_free
 from edgeq.model.presets import PRESETS, SpecOverrides
 from edgeq.types import ColorOrder, HeadFamily, Layout, ResizeRule
 
@@ -35,7 +32,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["SPEC_FILE_SUFFIX", "dump_spec_file", "find_spec_file", "load_spec_file", "merge"]
+__all__ = ["SPEC_FILE_SUFFIX", "find_spec_file", "load_spec_file", "merge"]
 
 SPEC_FILE_SUFFIX = ".edgeq.toml"
 
@@ -109,17 +106,6 @@ def load_spec_file(path: Path) -> SpecOverrides:
     return SpecOverrides(**{field.name: getattr(parsed, field.name) for field in fields(SpecOverrides)})
 
 
-def dump_spec_file(overrides: SpecOverrides, path: Path, *, force: bool = False) -> None:
-    """Write what is given, and only that, as a spec file; it loads back as the same.
-
-    Raises:
-        OutputError: it exists and ``force`` is not set, or cannot be written.
-    """
-    check_free(path, force=force, folder=False)
-    lines = [f"{name} = {_toml(value)}" for name, value in _given(overrides).items()]
-    atomic_write(path, "\n".join(["# What edgeq should know about the model beside this file.", *lines, ""]))
-
-
 def merge(flags: SpecOverrides, file: SpecOverrides) -> SpecOverrides:
     """Both together; where both speak, the flags win.
 
@@ -135,13 +121,6 @@ def _given(overrides: SpecOverrides) -> dict[str, Any]:
     """Fields that are set."""
     values = {field.name: getattr(overrides, field.name) for field in fields(overrides)}
     return {name: value for name, value in values.items() if value is not None}
-
-
-def _toml(value: Any) -> str:
-    """A value of `SpecOverrides` in TOML; JSON's strings, numbers and arrays are TOML's too."""
-    plain = value.value if isinstance(value, Enum) else value
-    # TOML forbids a raw DEL in strings, which JSON leaves as it is.
-    return json.dumps(plain, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _problem(error: Any) -> str:

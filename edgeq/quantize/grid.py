@@ -29,7 +29,7 @@ def qdq_domain(dtype: str) -> str:
 
     ONNX's own takes 16-bit integers from opset 21 on; ONNX Runtime's contributed one does at any.
     """
-    return "com.microsoft" if dtype in ("int16", "uint16") else ""
+    return "com.microsoft" if dtype == "int16" else ""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-from edgeq.bundle.read import add_page, add_report, is_bundle, open_bundle
+from edgeq.bundle.read import add_page, add_report, open_bundle
 from edgeq.errors import BundleError, InputError, OutputError
 
 
@@ -126,7 +126,6 @@ def test_json_that_two_readers_read_differently(bundle):
 
 
 def test_not_a_bundle(tmp_path):
-    assert not is_bundle(tmp_path)
     assert "edgeq quantize" in refuse(tmp_path, "has no manifest.json").fix
     (tmp_path / "model.onnx").write_text("x")
     refuse(tmp_path / "model.onnx", "not a bundle")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from edgeq.errors import OutputError, SpecError
+from edgeq.errors import SpecError
 from edgeq.model.presets import SpecOverrides
-from edgeq.model.specfile import dump_spec_file, find_spec_file, load_spec_file, merge
+from edgeq.model.specfile import find_spec_file, load_spec_file, merge
 from edgeq.types import ColorOrder, HeadFamily, Layout, ResizeRule
 
 FULL = SpecOverrides(
@@ -27,21 +27,32 @@ FULL = SpecOverrides(
 )
 
 
-@pytest.mark.parametrize("overrides", [FULL, SpecOverrides(), SpecOverrides(color=ColorOrder.RGB)])
-def test_what_is_written_loads_back_the_same(tmp_path, overrides):
+TEXT = r"""
+family = "yolov5"
+output = "output"
+class_names = ["bolt \"M4\"", "nut\\", "Schräge", "tab\there", "\u007f"]
+size = [320, 416]
+layout = "nhwc"
+color = "bgr"
+mean = [1.5, 0.0, 3.0]
+std = [58.395, 57.12, 57.375]
+resize = "center-crop"
+pad_value = 0
+short_side_px = 256
+strides = [8, 16, 32, 64]
+normalized_boxes = false
+preset = "yolox"
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides"),
+    [(TEXT, FULL), ("", SpecOverrides()), ("color = 'rgb'", SpecOverrides(color=ColorOrder.RGB))],
+)
+def test_a_file_can_say_everything(tmp_path, text, overrides):
     path = tmp_path / "model.edgeq.toml"
-    dump_spec_file(overrides, path)
+    path.write_text(text, encoding="utf-8")
     assert load_spec_file(path) == overrides
-
-
-def test_an_existing_file_is_kept_unless_forced(tmp_path):
-    path = tmp_path / "model.edgeq.toml"
-    dump_spec_file(FULL, path)
-    with pytest.raises(OutputError):
-        dump_spec_file(SpecOverrides(), path)
-    assert load_spec_file(path) == FULL
-    dump_spec_file(SpecOverrides(), path, force=True)
-    assert load_spec_file(path) == SpecOverrides()
 
 
 def test_one_number_stands_for_all(tmp_path):

@@ -303,7 +303,7 @@ def float_model(proto: onnx.ModelProto, *, family=HeadFamily.CLASSIFIER, classes
     size = proto.graph.input[0].type.tensor_type.shape.dim[2].dim_value
     spec = InputSpec("images", size, size, resize=ResizeRule.STRETCH)
     head = HeadSpec(family, "output0", tuple(f"class{index}" for index in range(classes)))
-    return FloatModel(data, spec, head, "net.onnx", "00" * 32, Parity(0.0, 0.0, 17, 17), ())
+    return FloatModel(data, spec, head, "net.onnx", Parity(0.0, 0.0, 17, 17), ())
 
 
 def calibration_set(folder: Path, count: int, *, size=32) -> CalibrationSet:

@@ -74,11 +74,6 @@ class OpenVinoSession:
         return {str(key): str(getattr(value, "value", value)) for key, value in dict(pairs).items()}
 
     @property
-    def executed_graph(self) -> Any:
-        """The graph after all of OpenVINO's passes, as an ``openvino.Model``."""
-        return self._compiled.get_runtime_model()
-
-    @property
     def model(self) -> Any:
         """The model before compilation, as an ``openvino.Model``."""
         return self._model
