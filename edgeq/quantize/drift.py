@@ -13,9 +13,8 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from edgeq.model.decode import decode_rows
-from edgeq.quantize.insert import model_bytes
 from edgeq.quantize.ort import cpu_session, in_parallel
-from edgeq.quantize.unsigned import with_unsigned_tensors
+from edgeq.quantize.unsigned import unsigned_bytes
 from edgeq.types import Float32Array, HeadFamily, HeadSpec, InputSpec, Task
 
 __all__ = ["OutputDrift", "has_rows"]
@@ -61,7 +60,7 @@ class OutputDrift:
         return drift / weight
 
     def _rows(self, model: ir.Model) -> list[_Rows]:
-        session = cpu_session(with_unsigned_tensors(model_bytes(model)))
+        session = cpu_session(unsigned_bytes(model))
         name, output = session.get_inputs()[0].name, self._head.output
 
         def rows(image: Float32Array) -> _Rows:

@@ -18,7 +18,6 @@ from edgeq.evaluate.matching import match_images
 from edgeq.evaluate.precision import mean_average_precision
 from edgeq.model.decode import decode_outputs
 from edgeq.quantize.ort import cpu_session, in_parallel
-from edgeq.quantize.unsigned import with_unsigned_tensors
 from edgeq.types import Detections, DetectionTruth, Float32Array, HeadSpec, InputSpec, PostProcess, Task
 
 __all__ = ["DropPredictor"]
@@ -69,11 +68,11 @@ class DropPredictor:
         """Predicted drop in points of mAP 50-95 x 100 or top-1 x 100; 0 or more.
 
         Args:
-            int8_model: serialised QDQ model.
+            int8_model: serialised, as it is to be simulated (:func:`unsigned_bytes`).
             enough: where half of the images predict no more than this, the others are left out. Not for
                 models that are compared with each other.
         """
-        session = cpu_session(with_unsigned_tensors(int8_model))
+        session = cpu_session(int8_model)
         found: list[_Answer] = []
         total, drop = len(self._images), 0.0
         for count in (total,) if enough is None else ((total + 1) // 2, total):

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from edgeq.quantize.graph import head_nodes, is_layer, node_name, tail_nodes
-from edgeq.quantize.insert import insert_qdq, model_bytes
+from edgeq.quantize.insert import insert_qdq
 from edgeq.quantize.plan import Plan
 from edgeq.quantize.precision import block_of
 from edgeq.quantize.predict import DropPredictor
 from edgeq.quantize.recipe import Precision, Recipe
 from edgeq.quantize.sensitivity import Harm, rank_groups
 from edgeq.quantize.teacher import LayerError, layer_errors, merge_errors
+from edgeq.quantize.unsigned import unsigned_bytes
 from edgeq.quantize.work import work_shares
 from edgeq.types import Float32Array
 
@@ -257,7 +258,7 @@ class _Attempts:
         drop = 0.0
         if self._predictor is not None:
             _, qdq = self._with_shifts(kept.nodes, self.own_errors)
-            drop = self._predictor.predict(model_bytes(qdq), enough=enough)
+            drop = self._predictor.predict(unsigned_bytes(qdq), enough=enough)
         self._tried.append((TuningStep(kept.layers, kept.share, drop), kept.nodes))
         return drop
 

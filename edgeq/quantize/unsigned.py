@@ -16,11 +16,12 @@ from collections.abc import Mapping
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 from onnx import numpy_helper
 
 from edgeq.runtimes.cpu import cpu_features
 
-__all__ = ["with_unsigned_tensors"]
+__all__ = ["unsigned_bytes", "with_unsigned_tensors"]
 
 _SHIFT = 128
 
@@ -34,9 +35,21 @@ def with_unsigned_tensors(model: bytes) -> bytes:
     Args:
         model: serialised.
     """
-    if cpu_features().get("vnni") == "no":
-        return model
     proto = onnx.load_from_string(model)
+    return bytes(proto.SerializeToString()) if _mark(proto) else model
+
+
+def unsigned_bytes(model: ir.Model) -> bytes:
+    """The same of a model that is not serialised yet."""
+    proto = ir.serde.serialize_model(model)
+    _mark(proto)
+    return bytes(proto.SerializeToString())
+
+
+def _mark(proto: onnx.ModelProto) -> bool:
+    """Make int8 tensors uint8 in place; whether there were any to make."""
+    if cpu_features().get("vnni") == "no":
+        return False
     constants = {entry.name: entry for entry in proto.graph.initializer}
     rounded = {node.output[0] for node in proto.graph.node if node.op_type == "QuantizeLinear"}
     shifted: dict[str, onnx.TensorProto] = {}
@@ -50,10 +63,10 @@ def with_unsigned_tensors(model: bytes) -> bytes:
             shifted[name] = numpy_helper.from_array((zero.astype(np.int16) + _SHIFT).astype(np.uint8), name)
             node.input[2] = name
     if not shifted:
-        return model
+        return False
     proto.graph.initializer.extend(shifted.values())
     _write_products_out(proto.graph)
-    return bytes(proto.SerializeToString())
+    return True
 
 
 def _signed_zero(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]) -> np.ndarray | None:
