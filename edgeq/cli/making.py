@@ -25,7 +25,8 @@ from edgeq.data.images import file_digest
 from edgeq.errors import UnavailableError
 from edgeq.gate import Budget, GateReport, check, merge
 from edgeq.model.source import FloatModel
-from edgeq.quantize.pipeline import Quantized, default_cache_folder, quantize
+from edgeq.quantize.outcome import Quantized
+from edgeq.quantize.pipeline import default_cache_folder, quantize
 from edgeq.runtimes import runs_here, simulation_of
 from edgeq.runtimes.base import Artifact, AuditReport, LowerOptions, SessionOptions
 from edgeq.types import Dataset, ModelPrecision, Task

@@ -6,9 +6,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -25,6 +24,7 @@ from edgeq.quantize.graph import head_nodes, node_name, tail_nodes
 from edgeq.quantize.insert import model_bytes
 from edgeq.quantize.observe import Observer
 from edgeq.quantize.ort import in_parallel
+from edgeq.quantize.outcome import Quantized, layer_reports
 from edgeq.quantize.plan import Plan
 from edgeq.quantize.planner import build_plan
 from edgeq.quantize.precision import assign_precisions
@@ -34,11 +34,10 @@ from edgeq.quantize.scheme import Scheme
 from edgeq.quantize.sensitivity import Harm, OutputNoise
 from edgeq.quantize.split_heads import split_heads
 from edgeq.quantize.statistics import Statistics, merge_statistics
-from edgeq.quantize.teacher import LayerError
-from edgeq.quantize.tune import Tuned, TuningStep, tune
+from edgeq.quantize.tune import tune
 from edgeq.types import Float32Array, Sample
 
-__all__ = ["CalibrationSet", "LayerReport", "Quantized", "default_cache_folder", "quantize"]
+__all__ = ["CalibrationSet", "default_cache_folder", "quantize"]
 
 Progress = Callable[[str, int, int], None]
 
@@ -63,53 +62,6 @@ class CalibrationSet:
     """Sample key -> digest of the image's content."""
     origin: str
     split: str
-
-
-@dataclass(frozen=True)
-class LayerReport:
-    """One op of the float model and what became of it."""
-
-    node: str
-    op_type: str
-    precision: str
-    reason: str
-    noise: float | None
-    """Own noise-to-signal ratio in INT8 with exact inputs; None: not a layer with weights."""
-    float_range: tuple[float, float] | None
-    """Observed range of its output."""
-    grid: tuple[float, int] | None
-    """Scale and zero point of its output."""
-    range_method: str | None
-
-
-@dataclass(frozen=True)
-class Quantized:
-    """The QDQ model and everything that explains it."""
-
-    qdq: bytes
-    plan: Plan
-    recipe: Recipe
-    statistics: Statistics
-    layers: tuple[LayerReport, ...]
-    predicted_drop_points: float | None
-    tuning: tuple[TuningStep, ...]
-    timings_s: Mapping[str, float]
-    cache_hit: bool
-    """The statistics came from the cache."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data for reports; the model and the statistics are left out."""
-        return {
-            "runtime": self.plan.runtime,
-            "int8_op_count": len(self.plan.int8_ops),
-            "float_op_count": len(self.plan.float_ops),
-            "image_count": self.statistics.image_count,
-            "predicted_drop_points": self.predicted_drop_points,
-            "tuning": [asdict(step) for step in self.tuning],
-            "layers": [asdict(layer) for layer in self.layers],
-            "timings_s": dict(self.timings_s),
-            "statistics_from_cache": self.cache_hit,
-        }
 
 
 def quantize(
@@ -186,7 +138,7 @@ def quantize(
         plan=tuned.plan,
         recipe=recipe,
         statistics=statistics,
-        layers=_layer_reports(graph, tuned, statistics),
+        layers=layer_reports(graph, tuned, statistics),
         predicted_drop_points=None if tuned.chosen is None else tuned.chosen.predicted_drop_points,
         tuning=tuned.steps,
         timings_s=clock.seconds,
@@ -293,28 +245,6 @@ def _predictor(model: FloatModel, calibration: CalibrationSet, recipe: Recipe) -
         return None
     images = _tensors(model, calibration, _PREDICTION_IMAGES, _FEWEST_PREDICTION_IMAGES)
     return DropPredictor(model.onnx_bytes, images, spec=model.input, head=model.head)
-
-
-def _layer_reports(graph: ir.Model, tuned: Tuned, statistics: Statistics) -> tuple[LayerReport, ...]:
-    outputs = {node.name or "": node.outputs[0].name or "" for node in graph.graph}
-    reports = []
-    for name, op in tuned.plan.ops.items():
-        error: LayerError | None = tuned.errors.get(name)
-        observed = statistics.tensors.get(outputs[name])
-        tensor = tuned.plan.tensors.get(outputs[name])
-        reports.append(
-            LayerReport(
-                node=name,
-                op_type=op.op_type,
-                precision=op.precision.value,
-                reason=op.reason,
-                noise=None if error is None else error.noise,
-                float_range=None if observed is None else (observed.low, observed.high),
-                grid=None if tensor is None else (tensor.grid.scale, tensor.grid.zero_point),
-                range_method=None if tensor is None else tensor.method,
-            )
-        )
-    return tuple(reports)
 
 
 def _named(qdq: bytes) -> bytes:
