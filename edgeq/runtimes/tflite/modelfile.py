@@ -12,9 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
-
 from edgeq.errors import ModelError
+from edgeq.runtimes.tflite.filetensor import FileTensor, file_tensor
 from edgeq.runtimes.tflite.flatbuffer import Damaged, Table, root_table
 from edgeq.runtimes.tflite.metadata import OWN_NAME, parse_own_metadata, zip_metadata
 
@@ -24,42 +23,9 @@ _IDENTIFIER = b"TFL3"
 _LEAST_BYTES, _MOST_BYTES = 32, 1 << 31
 _CUSTOM = 32
 """BuiltinOperator.CUSTOM."""
-_MAX_RANK = 32
 _MOST_RATIO = 2.0**30
 """Of scales before an operator to those behind it."""
 _MAX_METADATA = 1 << 24
-_DTYPES = {
-    0: "float32", 1: "float16", 2: "int32", 3: "uint8", 4: "int64", 5: "string", 6: "bool", 7: "int16",
-    8: "complex64", 9: "int8", 10: "float64", 11: "complex128", 12: "uint64", 13: "resource", 14: "variant",
-    15: "uint32", 16: "uint16", 17: "int4", 18: "bfloat16", 19: "int2", 20: "uint4",
-}  # fmt: skip
-"""TensorType -> numpy's name, or the schema's where numpy has none."""
-_BITS = {"int4": 4, "uint4": 4, "int2": 2, "bfloat16": 16}
-_LIMITS = {"int8": (-128, 127), "uint8": (0, 255), "int16": (-32768, 32767), "int4": (-8, 7)}
-_UNSIZED = frozenset({"string", "resource", "variant"})
-
-
-@dataclass(frozen=True)
-class FileTensor:
-    """One tensor of the main subgraph."""
-
-    name: str
-    shape: tuple[int, ...]
-    """As stored; a dimension that is not known is 1 here."""
-    signature: tuple[int, ...]
-    """The same with -1 for what is not known; empty where all is."""
-    dtype: str
-    scales: tuple[float, ...]
-    """Empty: not quantised; one: per tensor; more: per channel along ``axis``."""
-    zero_points: tuple[int, ...]
-    axis: int
-    constant: bool
-    """Its data lies in the file."""
-
-    @property
-    def dynamic(self) -> bool:
-        """Whether a dimension other than the batch is not known."""
-        return any(size < 0 for size in self.signature[1:])
 
 
 @dataclass(frozen=True)
@@ -194,7 +160,7 @@ def _code(entry: Table) -> tuple[int, str]:
 def _subgraph(
     entry: Table, buffers: Sequence[memoryview], codes: Sequence[tuple[int, str]]
 ) -> tuple[tuple[FileTensor, ...], tuple[FileOperator, ...], tuple[int, ...], tuple[int, ...]]:
-    tensors = tuple(_tensor(table, buffers) for table in entry.tables(0))
+    tensors = tuple(file_tensor(table, buffers) for table in entry.tables(0))
     inputs = _references(entry, 1, len(tensors), "an input of the graph")
     outputs = _references(entry, 2, len(tensors), "an output of the graph")
     operators = tuple(_operator(table, len(tensors), codes) for table in entry.tables(3))
@@ -237,41 +203,6 @@ def _references(
     if any(not (-1 if optional else 0) <= value < count for value in found):
         raise Damaged(f"{what} is a tensor that there is not")
     return found
-
-
-def _tensor(entry: Table, buffers: Sequence[memoryview]) -> FileTensor:
-    shape = tuple(int(size) for size in entry.numbers(0, "<i4"))
-    dtype = _DTYPES.get(entry.scalar(1, "b"))
-    buffer = entry.scalar(2, "I")
-    if dtype is None or buffer >= len(buffers) or len(shape) > _MAX_RANK or min(shape, default=0) < 0:
-        raise Damaged(f"tensor {entry.text(3)!r} has a type, shape or buffer that there is not")
-    held = len(buffers[buffer]) if buffer else 0
-    if held and dtype not in _UNSIZED and not entry.has(6) and held * 8 < math.prod(shape) * _bits(dtype):
-        raise Damaged(f"tensor {entry.text(3)!r} of {list(shape)} {dtype} has {held} bytes only")
-    scales, zeros, axis = _quantization(entry.table(4), shape)
-    low, high = _LIMITS.get(dtype, (-(2**31), 2**31 - 1))
-    if any(not low <= zero <= high for zero in zeros):
-        raise Damaged(f"tensor {entry.text(3)!r} has a zero point beyond {dtype}")
-    signature = tuple(int(size) for size in entry.numbers(7, "<i4"))
-    return FileTensor(entry.text(3), shape, signature, dtype, scales, zeros, axis, held > 0)
-
-
-def _bits(dtype: str) -> int:
-    return _BITS[dtype] if dtype in _BITS else np.dtype(dtype).itemsize * 8
-
-
-def _quantization(
-    entry: Table | None, shape: tuple[int, ...]
-) -> tuple[tuple[float, ...], tuple[int, ...], int]:
-    if entry is None:
-        return (), (), 0
-    scales, zeros = np.asarray(entry.numbers(2, "<f4"), np.float64), entry.numbers(3, "<i8")
-    axis = entry.scalar(6, "i")
-    if not np.all(np.isfinite(scales) & (scales >= 0)) or len(zeros) not in (len(scales), 1, 0):
-        raise Damaged("a tensor's scales are no numbers, or not as many as its zero points")
-    if len(scales) > 1 and (not 0 <= axis < len(shape) or shape[axis] != len(scales)):
-        raise Damaged(f"{len(scales)} scales along axis {axis} of a tensor of {list(shape)}")
-    return tuple(float(s) for s in scales), tuple(int(z) for z in zeros) or (0,) * len(scales), axis
 
 
 def _metadata(entry: Table, buffers: Sequence[memoryview]) -> bytes:
