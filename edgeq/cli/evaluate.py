@@ -57,7 +57,6 @@ def evaluate(
     from edgeq.cli.datasets import open_evaluation
     from edgeq.cli.keeping import keep_reports
     from edgeq.cli.opening import open_subject
-    from edgeq.types import PostProcess
 
     console = Console(output)
     with open_subject(
@@ -74,7 +73,7 @@ def evaluate(
             data, judged.known.head, console, split=split, images=images, image_folder=image_folder,
             calibration=calibration, allow_overlap=allow_overlap,
         )  # fmt: skip
-        chosen = PostProcess(confidence=post.confidence, iou=post.iou)
+        chosen = post.post_process()
         if judged.reference is None:
             console.note("no float model to compare with: give it with --float to get the drop")
         if on:

@@ -19,6 +19,7 @@ from edgeq.cli.values import choice, levels, size_px, spreads, strides
 if TYPE_CHECKING:
     from edgeq.gate import Budget
     from edgeq.model.presets import SpecOverrides
+    from edgeq.types import PostProcess
 
 __all__ = [
     "BudgetFlags",
@@ -210,6 +211,12 @@ class PostFlags:
         float, typer.Option("--confidence", min=0.0, max=1.0, help="Detections below are dropped.")
     ] = 0.001
     iou: Annotated[float, typer.Option("--iou", min=0.0, max=1.0, help="NMS per class drops above.")] = 0.65
+
+    def post_process(self) -> PostProcess:
+        """The same as a `PostProcess`."""
+        from edgeq.types import PostProcess
+
+        return PostProcess(confidence=self.confidence, iou=self.iou)
 
 
 @dataclass(frozen=True)

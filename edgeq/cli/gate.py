@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,25 +23,13 @@ from edgeq.cli.values import duration_s
 
 if TYPE_CHECKING:
     from edgeq.cli.console import Console
-    from edgeq.cli.gate_on import GateSettings
+    from edgeq.cli.measured import GateSettings
     from edgeq.cli.subject import Subject
     from edgeq.gate import Budget
 
 __all__ = ["gate"]
 
 FAILED = 3
-
-
-@dataclass(frozen=True)
-class _How:
-    """How to measure what is missing."""
-
-    data: Path | None
-    split: str
-    images: int | None
-    threads: int
-    duration_s: float
-    post: PostFlags
 
 
 @command
@@ -79,7 +66,7 @@ def gate(
     from edgeq.cli.budgets import budget_for
     from edgeq.cli.console import Console
     from edgeq.cli.keeping import keep_reports
-    from edgeq.cli.measured import measured_from
+    from edgeq.cli.measured import GateSettings, measured_from
     from edgeq.cli.opening import open_subject
     from edgeq.gate import check
     from edgeq.report.terminal import gate_table
@@ -96,7 +83,7 @@ def gate(
         options=runtime_option,
     ) as judged:
         budget = budget_for(flags, judged, target, console)
-        how = _How(data, split, images, threads, duration, post)
+        how = GateSettings(data, split, images, threads, duration, post.post_process())
         if on:
             return _on_devices(on, judged, budget, how, console, save=save)
         known, fresh = _reports(judged, budget, how, console)
@@ -112,7 +99,7 @@ def gate(
 
 
 def _on_devices(
-    on: list[str], subject: Subject, budget: Budget, how: _How, console: Console, *, save: bool
+    on: list[str], subject: Subject, budget: Budget, how: GateSettings, console: Console, *, save: bool
 ) -> int:
     """The gate on devices: what they can measure is measured there, now; each of them has to pass."""
     from edgeq.cli.gate_on import DeviceGate, gate_on, host_side
@@ -122,11 +109,10 @@ def _on_devices(
     from edgeq.report.terminal import gate_table
 
     many = len(devices_named(on)) > 1
-    settings = _settings(how)
     failed: list[str] = []
 
     def job(entry: DeviceEntry) -> DeviceGate:
-        return gate_on(entry, subject, budget, settings, host, console)
+        return gate_on(entry, subject, budget, how, host, console)
 
     def show(entry: DeviceEntry, result: DeviceGate) -> None:
         if not result.report.passed:
@@ -138,21 +124,13 @@ def _on_devices(
             keep_reports(subject.bundle, reports, console)
 
     with tempfile.TemporaryDirectory(prefix="edgeq-") as folder:
-        host = host_side(subject, budget, settings, console, folder=Path(folder))
+        host = host_side(subject, budget, how, console, folder=Path(folder))
         code = each_device(on, job, console, show=show, document=lambda entry, result: result.to_json())
     return FAILED if failed and code == 0 else code
 
 
-def _settings(how: _How) -> GateSettings:
-    from edgeq.cli.gate_on import GateSettings
-    from edgeq.types import PostProcess
-
-    post = PostProcess(confidence=how.post.confidence, iou=how.post.iou)
-    return GateSettings(how.data, how.split, how.images, how.threads, how.duration_s, post)
-
-
 def _reports(
-    subject: Subject, budget: Budget, how: _How, console: Console
+    subject: Subject, budget: Budget, how: GateSettings, console: Console
 ) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     """Accuracy and latency as far as they are known or can be measured now; and those that are new."""
     from edgeq.cli.measured import needs_accuracy, needs_latency
@@ -168,22 +146,20 @@ def _reports(
     return {**known, **fresh}, fresh
 
 
-def _accuracy(subject: Subject, how: _How, data: Path, console: Console) -> dict[str, Any]:
+def _accuracy(subject: Subject, how: GateSettings, data: Path, console: Console) -> dict[str, Any]:
     from edgeq.cli.accuracy import measure_accuracy
     from edgeq.cli.datasets import open_evaluation
-    from edgeq.types import PostProcess
 
     calibration = None if subject.bundle is None else subject.bundle.manifest.calibration
     dataset = open_evaluation(
         data, subject.known.head, console, split=how.split, images=how.images, calibration=calibration
     )
-    post = PostProcess(confidence=how.post.confidence, iou=how.post.iou)
-    accuracy = measure_accuracy(subject, dataset, post=post, console=console)
+    accuracy = measure_accuracy(subject, dataset, post=how.post, console=console)
     console.show(*accuracy.tables())
     return accuracy.to_json()
 
 
-def _latency(subject: Subject, how: _How, console: Console) -> dict[str, Any]:
+def _latency(subject: Subject, how: GateSettings, console: Console) -> dict[str, Any]:
     from edgeq.cli.audit import audit_of
     from edgeq.cli.bench import float_rivals
     from edgeq.cli.latency import BenchSettings, measure_latency

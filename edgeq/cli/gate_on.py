@@ -15,32 +15,20 @@ from edgeq.cli.console import Console
 from edgeq.cli.datasets import open_evaluation
 from edgeq.cli.latency import BenchSettings
 from edgeq.cli.latency_on import BenchWish, bench_report_on
-from edgeq.cli.measured import measured_from, needs_accuracy, needs_latency
+from edgeq.cli.measured import GateSettings, measured_from, needs_accuracy, needs_latency
 from edgeq.cli.remote import DeviceSide, at_work, warn_of_architecture
 from edgeq.cli.subject import Subject
 from edgeq.device.fleet import DeviceEntry
 from edgeq.gate import Budget, GateReport, Measured, check
-from edgeq.types import Dataset, PostProcess
+from edgeq.types import Dataset
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-__all__ = ["DeviceGate", "GateSettings", "gate_on", "host_side"]
+__all__ = ["DeviceGate", "gate_on", "host_side"]
 
 _EMULATED_RUNS = 11
 _SPEED = ("p50_ms", "p90_ms", "p95_ms", "p99_ms", "speedup")
-
-
-@dataclass(frozen=True)
-class GateSettings:
-    """How to measure."""
-
-    data: Path | None
-    split: str
-    images: int | None
-    threads: int
-    duration_s: float
-    post: PostProcess
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,32 @@
-"""From reports to what the gate judges."""
+"""What the gate judges: from reports, or measured for it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from edgeq.gate import Budget, Measured
 from edgeq.report.numbers import list_of_maps
+from edgeq.types import PostProcess
 
-__all__ = ["measured_from", "needs_accuracy", "needs_latency"]
+__all__ = ["GateSettings", "measured_from", "needs_accuracy", "needs_latency"]
 
 _PERCENTILES = ("p50", "p90", "p95", "p99")
+
+
+@dataclass(frozen=True)
+class GateSettings:
+    """How to measure what a limit asks for and no report tells."""
+
+    data: Path | None
+    """Labelled images; None: accuracy is not measured."""
+    split: str
+    images: int | None
+    threads: int
+    duration_s: float
+    post: PostProcess
 
 
 def needs_accuracy(budget: Budget) -> bool:

@@ -84,7 +84,6 @@ def quantize(
     from edgeq.gate import Budget
     from edgeq.runtimes import check_precision, load_runtime
     from edgeq.targets import load_target
-    from edgeq.types import PostProcess
 
     console = Console(output)
     profile = for_precision(load_target(target), precision.precision)
@@ -106,7 +105,7 @@ def quantize(
         ),
         images=ImageChoice(calib, calib_split, calib_images, eval_data, eval_split, measured, allow_overlap),
         budget=budget,
-        post=PostProcess(confidence=post.confidence, iou=post.iou),
+        post=post.post_process(),
         cache=cache,
         check_fit=not skip_fit_check,
         precision=precision.precision,

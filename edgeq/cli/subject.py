@@ -10,7 +10,7 @@ from edgeq.errors import SpecError, UnavailableError
 from edgeq.model.fitting import fit_specs
 from edgeq.runtimes import load_runtime, missing_modules, runs_here, simulation_of
 from edgeq.runtimes.base import Runtime, Session, SessionOptions
-from edgeq.types import HeadSpec, InputSpec, PostProcess
+from edgeq.types import HeadSpec, InputSpec
 
 __all__ = ["Runner", "Specs", "Subject"]
 
@@ -130,8 +130,3 @@ class Subject:
         if not path.exists():
             path.write_bytes(simulation_of(self.runtime, qdq.read_bytes()))
         return path
-
-    @property
-    def post(self) -> PostProcess | None:
-        """The post-processing that the bundle records."""
-        return None if self.bundle is None else self.bundle.manifest.postprocess

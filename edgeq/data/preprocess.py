@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -142,25 +143,24 @@ def _resize(image: UInt8Array, place: _Placement, spec: InputSpec, native: bool)
     return pixels[top : top + spec.height_px, left : left + spec.width_px]
 
 
+class _Levels(NamedTuple):
+    """From pixels to the tensor's numbers, (3,) each, in the tensor's channel order."""
+
+    scale: Float32Array
+    shift: Float32Array
+    padding: Float32Array
+    """What stands around the image."""
+
+
 def _normalize(pixels: UInt8Array, left: int, top: int, spec: InputSpec) -> Float32Array:
     """Tensor of ``spec.shape`` with the pixels at (left, top) and padding around them."""
     scale = np.float32(1) / np.asarray(spec.std, np.float32)
     shift = -np.asarray(spec.mean, np.float32) * scale
-    padding = np.float32(spec.pad_value) * scale + shift
-    if spec.layout is Layout.NCHW:
-        return _to_nchw(pixels, left, top, spec, scale, shift, padding)
-    return _to_nhwc(pixels, left, top, spec, scale, shift, padding)
+    fill = _to_nchw if spec.layout is Layout.NCHW else _to_nhwc
+    return fill(pixels, left, top, spec, _Levels(scale, shift, np.float32(spec.pad_value) * scale + shift))
 
 
-def _to_nchw(
-    pixels: UInt8Array,
-    left: int,
-    top: int,
-    spec: InputSpec,
-    scale: Float32Array,
-    shift: Float32Array,
-    padding: Float32Array,
-) -> Float32Array:
+def _to_nchw(pixels: UInt8Array, left: int, top: int, spec: InputSpec, levels: _Levels) -> Float32Array:
     tensor: Float32Array = np.empty(spec.shape, np.float32)
     # Contiguous planes: scaling them is several times faster than scaling every third byte.
     planes = split_planes(pixels)
@@ -169,31 +169,23 @@ def _to_nchw(
     height, width = pixels.shape[:2]
     for channel, plane in enumerate(planes):
         out = tensor[0, channel]
-        _fill_border(out, left, top, width, height, padding[channel])
+        _fill_border(out, left, top, width, height, levels.padding[channel])
         inside = out[top : top + height, left : left + width]
-        _scale_shift(plane, scale[channel], shift[channel], inside)
+        _scale_shift(plane, levels.scale[channel], levels.shift[channel], inside)
     return tensor
 
 
-def _to_nhwc(
-    pixels: UInt8Array,
-    left: int,
-    top: int,
-    spec: InputSpec,
-    scale: Float32Array,
-    shift: Float32Array,
-    padding: Float32Array,
-) -> Float32Array:
+def _to_nhwc(pixels: UInt8Array, left: int, top: int, spec: InputSpec, levels: _Levels) -> Float32Array:
     tensor: Float32Array = np.empty(spec.shape, np.float32)
     if spec.color is ColorOrder.BGR:
         pixels = np.ascontiguousarray(pixels[..., ::-1])
     height, width = pixels.shape[:2]
-    _fill_border(tensor[0], left, top, width, height, padding)
+    _fill_border(tensor[0], left, top, width, height, levels.padding)
     # Rows of width * 3 numbers: numpy's inner loop would otherwise be three long.
     rows = tensor.reshape(spec.height_px, spec.width_px * 3)
     inside = rows[top : top + height, left * 3 : (left + width) * 3]
     flat = np.ascontiguousarray(pixels).reshape(height, width * 3)
-    _scale_shift(flat, np.tile(scale, width), np.tile(shift, width), inside)
+    _scale_shift(flat, np.tile(levels.scale, width), np.tile(levels.shift, width), inside)
     return tensor
 
 
