@@ -104,7 +104,7 @@ def _on_devices(
     from edgeq.cli.remote import at_work, warn_of_architecture
     from edgeq.device.fleet import DeviceEntry, devices_named
 
-    devices_named(on)
+    many = len(devices_named(on)) > 1
 
     def job(entry: DeviceEntry) -> DeviceAccuracy:
         with at_work(entry, [subject.runtime.name], console, need=[subject.runtime.name]) as side:
@@ -114,7 +114,7 @@ def _on_devices(
     def show(entry: DeviceEntry, result: DeviceAccuracy) -> None:
         console.show(*result.tables(per_class=per_class, budget_points=default_drop_points(subject)))
         if save:
-            name = "accuracy" if len(on) == 1 else f"accuracy-{entry.slug}"
+            name = f"accuracy-{entry.slug}" if many else "accuracy"
             keep_reports(subject.bundle, {name: result.to_json()}, console)
 
     with tempfile.TemporaryDirectory(prefix="edgeq-") as folder:

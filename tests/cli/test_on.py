@@ -187,6 +187,16 @@ def test_many_devices_and_one_that_fails(edgeq, bundle, tmp_path):
     assert {"latency-one", "latency-two"} <= set(open_bundle(bundle).report_names)
 
 
+def test_a_list_of_devices_leaves_a_report_of_each(edgeq, bundle, made_bundle, tmp_path):
+    _, data, _ = made_bundle
+    lab = tmp_path / "lab.toml"
+    lab.write_text("schema = 1\n" + "".join(f'[[devices]]\nname = "{n}"\non = "local"\n' for n in "ab"))
+    result = edgeq("evaluate", bundle, "--data", data, "--images", "2", "--on", lab, "--json")
+    assert result.code == 0, result.err
+    for name in "ab":
+        assert open_bundle(bundle).report(f"accuracy-{name}")["device"]["name"] == name
+
+
 def test_errors_of_the_only_device_are_the_commands(edgeq, bundle):
     assert edgeq("bench", bundle, "--on", "-oProxyCommand=x").code == 2
     if shutil.which("ssh") is None:
