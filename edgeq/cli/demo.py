@@ -33,6 +33,7 @@ def demo(
     """All of it on an embedded model, offline: about a minute."""
     from edgeq.cli.console import Console
     from edgeq.cli.extras import require_host
+    from edgeq.errors import BudgetError
     from edgeq.files import check_free
 
     require_host("demo")
@@ -42,7 +43,7 @@ def demo(
     console = Console(output)
     document = _Demo(_order(out, force=force), console).run()
     console.emit({**document, "warnings": console.warnings})
-    return 0 if document["passed"] else 3
+    return 0 if document["passed"] else BudgetError.exit_code
 
 
 def _order(out: Path, *, force: bool) -> Order:

@@ -112,6 +112,7 @@ def examine(on: list[str], console: Console) -> int:
     """Machine, versions, runtimes and health of devices; exit code 4 where one has no runtime."""
     from edgeq.cli.onflags import each_device
     from edgeq.cli.remote import at_work
+    from edgeq.errors import UnavailableError
     from edgeq.runtimes import runtime_names
 
     lacking: list[str] = []
@@ -126,7 +127,7 @@ def examine(on: list[str], console: Console) -> int:
         console.show(*_lines(entry, facts))
 
     code = each_device(on, job, console, show=show, document=lambda entry, facts: facts)
-    return 4 if lacking else code
+    return UnavailableError.exit_code if lacking else code
 
 
 def _facts(side: DeviceSide) -> dict[str, Any]:

@@ -8,10 +8,10 @@ from typing import Any
 from edgeq.cli.extras import HOST_MODULES
 from edgeq.cli.flags import OutputFlags, command
 from edgeq.cli.onflags import On
+from edgeq.errors import UnavailableError
 
 __all__ = ["doctor"]
 
-UNAVAILABLE = 4
 _EXTRAS = {
     "host": (HOST_MODULES, 'pip install "edgeq[host]"', "quantise and score models"),
     "yolo": (("ultralytics",), 'pip install "edgeq[yolo]"  (AGPL-3.0)', "read Ultralytics .pt checkpoints"),
@@ -59,7 +59,7 @@ def doctor(
     }
     console.show(f"cache: {document['cache']['folder']} ({document['cache']['size_mb']:.1f} MB)")
     console.emit(document)
-    return 0 if any(probe["version"] for probe in runtimes) else UNAVAILABLE
+    return 0 if any(probe["version"] for probe in runtimes) else UnavailableError.exit_code
 
 
 def _machine_lines(facts: dict[str, Any]) -> list[str]:

@@ -20,6 +20,7 @@ from edgeq.cli.flags import (
 )
 from edgeq.cli.onflags import On
 from edgeq.cli.values import duration_s
+from edgeq.errors import BudgetError
 
 if TYPE_CHECKING:
     from edgeq.cli.console import Console
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     from edgeq.gate import Budget
 
 __all__ = ["gate"]
-
-FAILED = 3
 
 
 @command
@@ -95,7 +94,7 @@ def gate(
         if save:
             keep_reports(judged.bundle, {**fresh, "gate": report.to_json()}, console)
         console.emit({**report.to_json(), "warnings": console.warnings})
-    return 0 if report.passed else FAILED
+    return 0 if report.passed else BudgetError.exit_code
 
 
 def _on_devices(
@@ -126,7 +125,7 @@ def _on_devices(
     with tempfile.TemporaryDirectory(prefix="edgeq-") as folder:
         host = host_side(subject, budget, how, console, folder=Path(folder))
         code = each_device(on, job, console, show=show, document=lambda entry, result: result.to_json())
-    return FAILED if failed and code == 0 else code
+    return BudgetError.exit_code if failed and code == 0 else code
 
 
 def _reports(

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from edgeq.errors import EdgeqError, UnavailableError
+
 if TYPE_CHECKING:
     from edgeq.cli.console import Console
     from edgeq.device.fleet import DeviceEntry
-    from edgeq.errors import EdgeqError
 
 __all__ = ["On", "each_device", "emulated_label", "error_json"]
 
@@ -23,7 +24,6 @@ On = Annotated[
     ),
 ]
 _Result = TypeVar("_Result")
-UNAVAILABLE = 4
 
 
 def each_device(
@@ -66,7 +66,7 @@ def each_device(
                 {"device": outcome.entry.name, "report": document(outcome.entry, outcome.result)}
             )
     console.emit({"devices": documents, "warnings": console.warnings})
-    return UNAVAILABLE if any(outcome.error is not None for outcome in outcomes) else 0
+    return UnavailableError.exit_code if any(outcome.error is not None for outcome in outcomes) else 0
 
 
 def error_json(error: EdgeqError) -> dict[str, Any]:

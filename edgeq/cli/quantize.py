@@ -12,6 +12,7 @@ import typer
 from edgeq.cli.flags import OutputFlags, PostFlags, SpecFlags, command
 from edgeq.cli.precision import PrecisionFlags, check_needs, for_precision
 from edgeq.cli.recipes import RecipeFlags
+from edgeq.errors import BudgetError
 
 if TYPE_CHECKING:
     from edgeq.cli.accuracy import Accuracy
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 __all__ = ["quantize"]
 
-FAILED = 3
 _ROOM = 4
 """Temporary files against the source: normalised model, QDQ model, and ONNX Runtime's optimised ones."""
 
@@ -242,7 +242,7 @@ def _tell(order: Order, made: Made, console: Console, *, took_s: float) -> int:
     if passed:
         return 0
     console.warn(f"the budget is missed; the bundle was written all the same: {made.bundle.folder}")
-    return FAILED
+    return BudgetError.exit_code
 
 
 def _next_steps(order: Order, accuracy: Accuracy | None) -> list[str]:
