@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from edgeq.benchmark.drift import Drift, drift_of
@@ -150,7 +150,7 @@ def _layers_on(side: DeviceSide, own: Entrant, order: BenchOrder) -> tuple[Layer
         request = {
             "model": number,
             "threads": order.threads,
-            "input": None if own.input is None else to_jsonable(asdict(own.input)),
+            "input": to_jsonable(own.input),
             "images": [image.sha256 for image in order.images[:1]],
             "runs": LAYER_RUNS,
         }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from edgeq.benchmark.latency import ContestantLatency, LatencyReport
@@ -142,13 +142,13 @@ def _request(order: BenchOrder, numbers: Mapping[str, int]) -> dict[str, Any]:
     path = None
     if order.path is not None:
         name, spec, head = order.path
-        path = {"name": name, "input": to_jsonable(asdict(spec)), "head": to_jsonable(asdict(head))}
+        path = {"name": name, "input": to_jsonable(spec), "head": to_jsonable(head)}
     return {
         "contestants": [
             {
                 "name": entrant.name,
                 "model": numbers[entrant.name],
-                "input": None if entrant.input is None else to_jsonable(asdict(entrant.input)),
+                "input": to_jsonable(entrant.input),
             }
             for entrant in order.entrants
         ],

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from edgeq.bundle.check import MANIFEST
 from edgeq.bundle.manifest import FileRole
@@ -32,14 +31,14 @@ class DeviceModel:
     options: SessionOptions = field(default_factory=SessionOptions)
     """How it is opened there; threads are told with each job."""
 
-    def bring(self, device: Device, **options: Any) -> int:
+    def bring(self, device: Device) -> int:
         """The model's number on the device, its files sent where they are not there.
 
         Raises:
             DeviceError: no room, no such runtime, or a file that is not what the manifest says.
             LinkLost: the agent or the connection is gone.
         """
-        device.upload(list(self.files.values()), **options)
+        device.upload(list(self.files.values()))
         request = {
             "runtime": self.runtime,
             "artifact": self.artifact,

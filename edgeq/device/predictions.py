@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -106,9 +106,9 @@ class Predictor:
         request = {
             "model": number,
             "images": list(sizes),
-            "input": to_jsonable(asdict(self.spec)),
-            "head": to_jsonable(asdict(self.head)),
-            "post": to_jsonable(asdict(self.post)),
+            "input": to_jsonable(self.spec),
+            "head": to_jsonable(self.head),
+            "post": to_jsonable(self.post),
             "threads": self.threads,
             "affinity": list(self.affinity),
             "native_pixels": self.native_pixels,

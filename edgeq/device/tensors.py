@@ -159,7 +159,7 @@ def digests_on(
         request = {
             "model": number,
             "images": list(dict.fromkeys(wanted)),
-            "input": to_jsonable(asdict(spec)),
+            "input": to_jsonable(spec),
             "threads": threads,
         }
         device.request("digests", request, on_part=take)

@@ -8,7 +8,7 @@ from html import escape
 from edgeq.bundle.read import Bundle
 from edgeq.report.histogram import latency_histogram
 from edgeq.report.jsonio import dumps
-from edgeq.report.numbers import UNKNOWN, accuracy_rows, interval, list_of_maps, number, plain
+from edgeq.report.numbers import UNKNOWN, accuracy_rows, interval, list_of_maps, metrics_in, number, plain
 
 __all__ = ["bundle_page", "render_page"]
 
@@ -135,15 +135,8 @@ def _facts(facts: Mapping[str, object]) -> str:
 
 
 def _accuracy(data: Mapping[str, object]) -> str:
-    metrics = {
-        "map50_95": "mAP 50-95",
-        "map50": "mAP 50",
-        "map75": "mAP 75",
-        "top1": "top-1",
-        "top5": "top-5",
-    }
     rows = accuracy_rows(data)
-    shown = {key: head for key, head in metrics.items() if any(row.get(key) is not None for row in rows)}
+    shown = metrics_in(rows)
     cells = [
         [
             _text(row.get("name")),

@@ -6,10 +6,17 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 
-__all__ = ["UNKNOWN", "accuracy_rows", "interval", "list_of_maps", "number", "plain"]
+__all__ = ["UNKNOWN", "accuracy_rows", "interval", "list_of_maps", "metrics_in", "number", "plain"]
 
 UNKNOWN = "-"
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069]")
+_METRICS = {
+    "map50_95": "mAP 50-95",
+    "map50": "mAP 50",
+    "map75": "mAP 75",
+    "top1": "top-1",
+    "top5": "top-5",
+}
 
 
 def plain(value: object) -> str:
@@ -39,6 +46,11 @@ def list_of_maps(value: object) -> tuple[Mapping[str, object], ...]:
     if not isinstance(value, Sequence) or isinstance(value, str):
         return ()
     return tuple(entry for entry in value if isinstance(entry, Mapping))
+
+
+def metrics_in(rows: Sequence[Mapping[str, object]]) -> dict[str, str]:
+    """Key and heading of each accuracy metric that a row tells."""
+    return {key: head for key, head in _METRICS.items() if any(row.get(key) is not None for row in rows)}
 
 
 def accuracy_rows(data: Mapping[str, object]) -> tuple[Mapping[str, object], ...]:

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edgeq.gate import GateReport, Verdict
-from edgeq.report.numbers import UNKNOWN, interval, list_of_maps, number, plain
+from edgeq.report.numbers import UNKNOWN, interval, list_of_maps, metrics_in, number, plain
 from edgeq.runtimes.base import AuditReport, LayerPrecision, LintFinding
 
 __all__ = [
@@ -49,14 +49,7 @@ def accuracy_table(rows: Sequence[Mapping[str, object]], *, title: str = "Accura
             ``top1``, ``top5`` (0..1), ``drop_points``, ``drop_interval_points``, ``size_mb``.
         title: of the table.
     """
-    metrics = {
-        "map50_95": "mAP 50-95",
-        "map50": "mAP 50",
-        "map75": "mAP 75",
-        "top1": "top-1",
-        "top5": "top-5",
-    }
-    shown = {key: head for key, head in metrics.items() if any(row.get(key) is not None for row in rows)}
+    shown = metrics_in(rows)
     sized = any(row.get("size_mb") is not None for row in rows)
     table = _table(title, "model", *shown.values(), "drop, points", *(["MB"] if sized else []))
     for row in rows:
