@@ -11,7 +11,7 @@ import pytest
 
 import edgeq
 from edgeq.errors import OutputError
-from edgeq.files import atomic_write, check_free, new_folder, sha256_of
+from edgeq.files import atomic_write, check_free, new_folder, sha256_of, size_mb
 
 CHECKOUT = str(Path(edgeq.__file__).parents[1])
 
@@ -255,3 +255,12 @@ def test_a_read_only_place(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(OutputError, match="no permission"):
         check_free(tmp_path / "out", force=False)
+
+
+def test_sizes_of_files_and_folders(tmp_path):
+    (tmp_path / "a").write_bytes(b"x" * 1500)
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "inner" / "b").write_bytes(b"x" * 500)
+    assert size_mb(tmp_path / "a") == 0.0015
+    assert size_mb(tmp_path) == 0.002
+    assert size_mb(tmp_path / "nowhere") == 0.0

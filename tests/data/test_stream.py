@@ -10,7 +10,7 @@ import pytest
 from edgeq.data import stream
 from edgeq.data.images import read_image
 from edgeq.data.preprocess import preprocess
-from edgeq.data.stream import iter_tensors
+from edgeq.data.stream import iter_tensors, read_ahead
 from edgeq.errors import DataError
 from edgeq.types import InputSpec, Sample
 
@@ -73,3 +73,15 @@ def test_nothing_and_no_workers(samples: list[Sample]) -> None:
     assert list(iter_tensors([], SPEC)) == []
     with pytest.raises(ValueError, match="workers"):
         iter_tensors(samples, SPEC, workers=0)
+
+
+def test_anything_is_read_ahead_in_order_and_errors_come_in_their_turn():
+    def load(number):
+        if number == 3:
+            raise ValueError("three")
+        return number * 10
+
+    ahead = read_ahead(range(6), load, workers=2)
+    assert [next(ahead) for _ in range(3)] == [0, 10, 20]
+    with pytest.raises(ValueError, match="three"):
+        next(ahead)
