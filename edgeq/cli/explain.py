@@ -30,14 +30,19 @@ def explain(
     from edgeq.cli.console import Console
     from edgeq.errors import BundleError
     from edgeq.report.numbers import list_of_maps
+    from edgeq.types import ModelPrecision
 
     console = Console(output)
     opened = open_bundle(bundle)
     report = opened.report("quantization")
     if report is None:
+        precision = opened.manifest.plan.get("precision")
+        exact = precision in [entry.value for entry in ModelPrecision if not entry.calibrated]
         raise BundleError(
             f"{bundle} has no reports/quantization.json, so there is nothing to explain",
-            fix="make the bundle anew with 'edgeq quantize'",
+            fix=f"--precision {precision} takes no calibration; explain is for bundles that were calibrated"
+            if exact
+            else "make the bundle anew with 'edgeq quantize'",
         )
     layers = sorted(list_of_maps(report.get("layers")), key=_noise, reverse=True)
     console.show(*_summary(report, layers))

@@ -23,7 +23,7 @@ import edgeq
 from edgeq.device.agent.store import BlobLost, DiskFull, Store
 from edgeq.device.agent.streams import Answer, Channel, Source, end_everything, take_stdout
 from edgeq.device.agent.wire import BEAT_S, MAGIC, PROTOCOL, message_of
-from edgeq.errors import BundleError, EdgeqError, ModelError, UnavailableError
+from edgeq.errors import BundleError, EdgeqError, InputError, ModelError, UnavailableError
 
 if TYPE_CHECKING:
     from edgeq.device.agent.models import Models
@@ -188,14 +188,20 @@ def _pin_to_cores(cores: Any) -> None:
     """Run on these cores only; threads that a runtime makes later inherit it.
 
     Raises:
-        UnavailableError: the device has no such cores, or does not let a process choose.
+        InputError: the device has no such cores, or does not let a process choose.
     """
     if not cores:
         return
+    wanted = ", ".join(map(str, cores))
+    if not hasattr(os, "sched_setaffinity"):
+        raise InputError(f"its system lets no process choose the cores {wanted}", fix="leave --affinity out")
     try:
         os.sched_setaffinity(0, {int(core) for core in cores})
-    except (AttributeError, OSError, ValueError) as error:
-        raise UnavailableError(f"cannot run on the cores {cores}: {error}") from error
+    except (OSError, ValueError) as error:
+        there = ", ".join(map(str, sorted(os.sched_getaffinity(0))))
+        raise InputError(
+            f"cannot run on the cores {wanted}", fix=f"--affinity with some of {there}"
+        ) from error
 
 
 def main() -> None:
