@@ -12,12 +12,13 @@ from edgeq.cli.console import Console
 from edgeq.cli.onflags import emulated_label
 from edgeq.cli.subject import Subject
 from edgeq.device.agent.wire import LIST_CHUNK
-from edgeq.device.answers import Facts, LayersPart, layer_audits, parse
+from edgeq.device.answers import Facts, LayersPart, parse
 from edgeq.device.client import Device
 from edgeq.device.errors import DeviceError
 from edgeq.device.fleet import DeviceEntry, link_to
 from edgeq.device.models import DeviceModel, bundle_model, file_model
 from edgeq.device.predictions import Predictor, image_files
+from edgeq.device.results import layer_audits
 from edgeq.device.worker import Worker
 from edgeq.runtimes.base import AuditReport, LayerAudit
 from edgeq.types import PostProcess, Prediction

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, Any, TypeVar
 
-import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgeq.benchmark.steady import WarmUpRecord
-from edgeq.benchmark.telemetry import HealthRecord, HealthSample
-from edgeq.device.agent.wire import LIST_CHUNK, array_from_text
+from edgeq.device.agent.wire import LIST_CHUNK
 from edgeq.device.errors import DeviceError
-from edgeq.runtimes.base import LayerAudit, LayerPrecision
-from edgeq.types import Detections, HeadSpec, PostProcess, Prediction, Task
 
 __all__ = [
     "BenchResult",
@@ -28,11 +23,8 @@ __all__ = [
     "RuntimeFacts",
     "SeriesPart",
     "TimesPart",
-    "health_record",
-    "health_samples",
-    "layer_audits",
+    "nonsense",
     "parse",
-    "prediction",
 ]
 
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -41,7 +33,6 @@ _Finite = Annotated[float, Field(allow_inf_nan=False)]
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _Texts = Annotated[dict[_Text, _Text], Field(max_length=200)]
 _Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-_FARTHEST_PX = 1e6
 
 
 class _Answer(BaseModel):
@@ -231,87 +222,11 @@ def parse(kind: type[_Model], data: Any, device: str) -> _Model:
     except ValidationError as error:
         problem = error.errors()[0]
         field = ".".join(map(str, problem["loc"])) or kind.__name__
-        raise _nonsense(device, f"{field}: {problem['msg']}") from error
+        raise nonsense(device, f"{field}: {problem['msg']}") from error
 
 
-def health_samples(data: Any, device: str) -> list[HealthSample]:
-    """Samples of the health record."""
-    return _adapted(_SAMPLES, data.get("samples") if isinstance(data, dict) else None, device)
-
-
-def health_record(data: Any, device: str) -> HealthRecord:
-    """The health record."""
-    return _adapted(_HEALTH, data, device)
-
-
-def prediction(
-    data: Any, head: HeadSpec, post: PostProcess, size_px: tuple[int, int] | None, device: str
-) -> tuple[str, Prediction]:
-    """The image's SHA-256 and what was found in it.
-
-    Args:
-        data: the part.
-        head: the model's.
-        post: what was asked for; there cannot be more detections.
-        size_px: width and height of the image, where known: no box lies outside.
-        device: for the message.
-
-    Raises:
-        DeviceError: values that no model of that head gives.
-    """
-    try:
-        image, scores = str(data["image"]), array_from_text(data["scores"])
-        if head.task is Task.CLASSIFY:
-            if len(scores) != head.class_count or not np.isfinite(scores).all():
-                raise ValueError(f"{len(scores)} class scores")
-            return image, scores
-        boxes = array_from_text(data["boxes"]).reshape(-1, 4)
-        class_ids = np.asarray(data["class_ids"], dtype=np.int64).reshape(-1)
-    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
-        raise _nonsense(device, f"a prediction: {error}") from error
-    if not len(boxes) == len(scores) == len(class_ids) <= post.max_detections:
-        raise _nonsense(device, f"{len(boxes)} boxes, {len(scores)} scores, {len(class_ids)} classes")
-    limit = np.array([*(size_px or (_FARTHEST_PX, _FARTHEST_PX))] * 2, np.float32)
-    sane = (boxes >= 0).all() and (boxes <= limit).all() and (scores >= 0).all() and (scores <= 1.001).all()
-    if not sane or ((class_ids < 0) | (class_ids >= head.class_count)).any():
-        raise _nonsense(device, "detections outside of the image, the classes or the scores that can be")
-    return image, Detections(boxes, scores, class_ids)
-
-
-def layer_audits(part: LayersPart, device: str) -> list[LayerAudit]:
-    """Layers of an audit."""
-    try:
-        return [
-            LayerAudit(entry.name, entry.op, LayerPrecision(entry.precision), entry.kernel, entry.reason)
-            for entry in part.layers
-        ]
-    except ValueError as error:
-        raise _nonsense(device, str(error)) from error
-
-
-_SAMPLES: TypeAdapter[list[HealthSample]] = TypeAdapter(list[HealthSample])
-_HEALTH: TypeAdapter[HealthRecord] = TypeAdapter(HealthRecord)
-_Kind = TypeVar("_Kind")
-
-
-def _adapted(adapter: TypeAdapter[_Kind], data: Any, device: str) -> _Kind:
-    if not _finite(data):
-        raise _nonsense(device, "the health record: not a number")
-    try:
-        return adapter.validate_python(data)
-    except ValidationError as error:
-        raise _nonsense(device, f"the health record: {error.errors()[0]['msg']}") from error
-
-
-def _finite(data: Any) -> bool:
-    if isinstance(data, dict):
-        return all(map(_finite, data.values()))
-    if isinstance(data, list):
-        return all(map(_finite, data))
-    return not isinstance(data, float) or math.isfinite(data)
-
-
-def _nonsense(device: str, what: str) -> DeviceError:
+def nonsense(device: str, what: str) -> DeviceError:
+    """The error for an answer that cannot be."""
     return DeviceError(
         f"{device}: its answer is not one that an agent gives ({what[:300]})",
         fix="nothing of it is used; try 'edgeq device check', or 'edgeq device clean' and set it up again",

@@ -12,10 +12,11 @@ from edgeq.benchmark.rate import RateReport
 from edgeq.benchmark.stages import StageLatency, StageReport
 from edgeq.benchmark.steady import WarmUp
 from edgeq.benchmark.telemetry import HealthRecord, HealthSample
-from edgeq.device.answers import BenchResult, SeriesPart, health_record, health_samples, parse
+from edgeq.device.answers import BenchResult, SeriesPart, parse
 from edgeq.device.client import Device, Upload
 from edgeq.device.errors import DeviceError
 from edgeq.device.models import DeviceModel
+from edgeq.device.results import health_record, health_samples
 from edgeq.device.worker import Worker
 from edgeq.report.jsonio import to_jsonable
 from edgeq.types import HeadSpec, InputSpec

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from edgeq.data.images import file_digest, image_size
-from edgeq.device.answers import InferResult, parse, prediction
+from edgeq.device.answers import InferResult, parse
 from edgeq.device.client import Device, Upload
 from edgeq.device.errors import DeviceError
 from edgeq.device.models import DeviceModel
+from edgeq.device.results import prediction
 from edgeq.device.worker import Worker
 from edgeq.report.jsonio import to_jsonable
 from edgeq.types import HeadSpec, InputSpec, PostProcess, Prediction

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 
 from edgeq.device.agent.wire import MAGIC, MAX_LINE_BYTES, PROTOCOL, line_of, message_of, text_of_array
-from edgeq.device.answers import Facts, parse, prediction
+from edgeq.device.answers import Facts, parse
 from edgeq.device.client import AgentError, Device, Upload
 from edgeq.device.errors import DeviceError, LinkLost
 from edgeq.device.fake import FakeLink
 from edgeq.device.latency import BenchOrder, Entrant, bench_on
 from edgeq.device.models import DeviceModel
 from edgeq.device.package import build_agent
+from edgeq.device.results import prediction
 from edgeq.device.wheels import platform_of
 from edgeq.device.worker import Worker
 from edgeq.types import HeadFamily, HeadSpec, PostProcess
