@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgeq.cli.flags import OutputFlags, RuntimeOptions, SubjectPath, command
+from edgeq.cli.flags import OutputFlags, RuntimeOptions, SubjectPath, Threads, command
 from edgeq.cli.onflags import On
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def audit(
         str | None,
         typer.Option("--target", metavar="NAME|FILE", help="Whose runtime to ask, for a plain model."),
     ] = None,
-    threads: Annotated[int, typer.Option("--threads", min=1, max=1024, help="As it will be run.")] = 1,
+    threads: Threads = 1,
     show_all: Annotated[bool, typer.Option("--all", help="List every layer that is not in INT8.")] = False,
     save: Annotated[
         bool, typer.Option("--save/--no-save", help="Keep reports/audit.json in the bundle.")

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgeq.cli.flags import OutputFlags, RuntimeOptions, SpecFlags, SubjectPath, command
+from edgeq.cli.flags import (
+    FloatSource,
+    OutputFlags,
+    RuntimeOptions,
+    SpecFlags,
+    Split,
+    SubjectPath,
+    Threads,
+    command,
+)
 from edgeq.cli.onflags import On
 from edgeq.cli.values import duration_s
 
@@ -32,10 +41,8 @@ def bench(
         str,
         typer.Option("--against", metavar="float|OTHER", help="The float model, or another bundle or model."),
     ] = "float",
-    float_source: Annotated[
-        Path | None, typer.Option("--float", metavar="SOURCE", help="Float model to compare with.")
-    ] = None,
-    threads: Annotated[int, typer.Option("--threads", min=1, max=1024, help="Inside one inference.")] = 1,
+    float_source: FloatSource = None,
+    threads: Threads = 1,
     duration: Annotated[
         float, typer.Option("--duration", parser=duration_s, metavar="TIME", help="In all: 10s, 2m.")
     ] = 10.0,
@@ -45,7 +52,7 @@ def bench(
     data: Annotated[
         Path | None, typer.Option("--data", help="Real images for the whole path: data set or folder.")
     ] = None,
-    split: Annotated[str, typer.Option("--split", help="Split of the data set.")] = "val",
+    split: Split = "val",
     per_layer: Annotated[
         bool, typer.Option("--per-layer", help="Also the time, precision and kernel of each layer.")
     ] = False,

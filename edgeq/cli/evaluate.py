@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgeq.cli.flags import OutputFlags, PostFlags, RuntimeOptions, SpecFlags, SubjectPath, command
+from edgeq.cli.flags import (
+    FloatSource,
+    ImageCount,
+    OutputFlags,
+    PostFlags,
+    RuntimeOptions,
+    SpecFlags,
+    Split,
+    SubjectPath,
+    command,
+)
 from edgeq.cli.onflags import On
 
 if TYPE_CHECKING:
@@ -26,13 +36,9 @@ def evaluate(
     data: Annotated[
         Path, typer.Option("--data", help="Labelled images: data.yaml, COCO .json, .csv or class folders.")
     ],
-    split: Annotated[str, typer.Option("--split", help="Split of the data set.")] = "val",
-    float_source: Annotated[
-        Path | None, typer.Option("--float", metavar="SOURCE", help="Float model to compare with.")
-    ] = None,
-    images: Annotated[
-        int | None, typer.Option("--images", min=1, metavar="N", help="Only N images, evenly spread.")
-    ] = None,
+    split: Split = "val",
+    float_source: FloatSource = None,
+    images: ImageCount = None,
     image_folder: Annotated[
         Path | None,
         typer.Option("--image-folder", help="Images of a .json or .csv, where they lie elsewhere."),

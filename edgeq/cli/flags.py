@@ -23,12 +23,16 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BudgetFlags",
+    "FloatSource",
+    "ImageCount",
     "Interrupted",
     "OutputFlags",
     "PostFlags",
     "RuntimeOptions",
     "SpecFlags",
+    "Split",
     "SubjectPath",
+    "Threads",
     "command",
 ]
 
@@ -83,6 +87,14 @@ SubjectPath = Annotated[
         metavar="BUNDLE|MODEL", help="A bundle's folder, or a model: .onnx, .tflite, .xml, .mlpackage."
     ),
 ]
+FloatSource = Annotated[
+    Path | None, typer.Option("--float", metavar="SOURCE", help="Float model to compare with.")
+]
+ImageCount = Annotated[
+    int | None, typer.Option("--images", min=1, metavar="N", help="Only N images, evenly spread.")
+]
+Split = Annotated[str, typer.Option("--split", help="Split of the data set.")]
+Threads = Annotated[int, typer.Option("--threads", min=1, max=1024, help="Inside one inference.")]
 RuntimeOptions = Annotated[
     list[str] | None,
     typer.Option(

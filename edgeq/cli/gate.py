@@ -11,11 +11,15 @@ import typer
 
 from edgeq.cli.flags import (
     BudgetFlags,
+    FloatSource,
+    ImageCount,
     OutputFlags,
     PostFlags,
     RuntimeOptions,
     SpecFlags,
+    Split,
     SubjectPath,
+    Threads,
     command,
 )
 from edgeq.cli.onflags import On
@@ -42,14 +46,10 @@ def gate(
     data: Annotated[
         Path | None, typer.Option("--data", help="Labelled images: measure what is missing, now.")
     ] = None,
-    split: Annotated[str, typer.Option("--split", help="Split of the data set.")] = "val",
-    images: Annotated[
-        int | None, typer.Option("--images", min=1, metavar="N", help="Only N images, evenly spread.")
-    ] = None,
-    float_source: Annotated[
-        Path | None, typer.Option("--float", metavar="SOURCE", help="Float model to compare with.")
-    ] = None,
-    threads: Annotated[int, typer.Option("--threads", min=1, max=1024, help="Inside one inference.")] = 1,
+    split: Split = "val",
+    images: ImageCount = None,
+    float_source: FloatSource = None,
+    threads: Threads = 1,
     duration: Annotated[
         float, typer.Option("--duration", parser=duration_s, metavar="TIME", help="Of a latency run.")
     ] = 10.0,

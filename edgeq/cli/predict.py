@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgeq.cli.flags import OutputFlags, RuntimeOptions, SpecFlags, SubjectPath, command
+from edgeq.cli.flags import OutputFlags, RuntimeOptions, SpecFlags, SubjectPath, Threads, command
 from edgeq.cli.onflags import On
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def predict(
     ] = None,
     confidence: Annotated[float, typer.Option("--confidence", min=0.0, max=1.0, help="Least score.")] = 0.25,
     iou: Annotated[float, typer.Option("--iou", min=0.0, max=1.0, help="NMS per class drops above.")] = 0.65,
-    threads: Annotated[int, typer.Option("--threads", min=1, max=1024, help="Inside one inference.")] = 1,
+    threads: Threads = 1,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing output file.")] = False,
     runtime_option: RuntimeOptions = None,
     on: On = None,
