@@ -70,7 +70,7 @@ class Course:
     warm_up: WarmUp | None = None
     """When a model counts as warm; None: the default rule."""
     path: WholePath | None = None
-    """None: of none."""
+    """Measured as well; None: of none of them."""
     rate_hz: float | None = None
     """Also frames of the whole path at this rate, for the whole duration again."""
     throughput: bool = False

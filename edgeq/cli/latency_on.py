@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from edgeq.benchmark.course import WholePath
 from edgeq.benchmark.drift import Drift, drift_of
 from edgeq.benchmark.findings import Finding, FindingKind, benchmark_findings
 from edgeq.benchmark.frames import MOST_IMAGES
@@ -109,7 +110,7 @@ def bench_report_on(
         affinity=wish.affinity,
         memory=settings.memory,
         rate_hz=wish.rate_hz,
-        path=None if specs is None else (judged, specs.input, specs.head),
+        path=None if specs is None else WholePath(judged, specs.input, specs.head),
         images=tuple(image.upload for image in images),
     )
     # First, since a runtime that does not tell refuses, which should not cost the minutes of the rest.

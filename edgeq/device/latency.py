@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from edgeq.benchmark.course import WholePath
 from edgeq.benchmark.latency import ContestantLatency, LatencyReport
 from edgeq.benchmark.rate import RateReport
 from edgeq.benchmark.stages import StageLatency, StageReport
@@ -19,7 +20,7 @@ from edgeq.device.models import DeviceModel
 from edgeq.device.results import health_record, health_samples
 from edgeq.device.worker import Worker
 from edgeq.report.jsonio import to_jsonable
-from edgeq.types import HeadSpec, InputSpec
+from edgeq.types import InputSpec
 
 __all__ = ["BenchOrder", "DeviceLatency", "Entrant", "bench_on"]
 
@@ -52,8 +53,8 @@ class BenchOrder:
     affinity: tuple[int, ...] = ()
     memory: bool = True
     rate_hz: float | None = None
-    path: tuple[str, InputSpec, HeadSpec] | None = None
-    """Whose whole path to measure, and its specs."""
+    path: WholePath | None = None
+    """Measured as well; None: of none of them."""
     images: tuple[Upload, ...] = ()
     warm_up_s: float = WarmUp().max_s
     """Cap on the warm-up."""
@@ -140,10 +141,6 @@ def bench_on(
 
 
 def _request(order: BenchOrder, numbers: Mapping[str, int]) -> dict[str, Any]:
-    path = None
-    if order.path is not None:
-        name, spec, head = order.path
-        path = {"name": name, "input": to_jsonable(spec), "head": to_jsonable(head)}
     return {
         "contestants": [
             {
@@ -161,7 +158,7 @@ def _request(order: BenchOrder, numbers: Mapping[str, int]) -> dict[str, Any]:
         "memory": order.memory,
         "rate_hz": order.rate_hz,
         "warm_up_s": order.warm_up_s,
-        "path": path,
+        "path": to_jsonable(order.path),
         "images": [image.sha256 for image in order.images],
     }
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgeq.benchmark.course import WholePath
 from edgeq.data.images import read_image
 from edgeq.data.preprocess import preprocess
 from edgeq.device.agent.models import Models
@@ -260,7 +261,7 @@ def test_latency_on_the_device_has_all_its_samples(tmp_path, model_file, picture
     entrants = tuple(Entrant(name, file_model(model_file, "onnxruntime"), SPEC) for name in ("float", "int8"))
     order = BenchOrder(
         entrants, "float", duration_s=0.5, min_runs=64, threads=1, rate_hz=50.0, memory=True, warm_up_s=0.3,
-        path=("int8", SPEC, HEAD), images=tuple(image.upload for image in image_files(pictures[:3])),
+        path=WholePath("int8", SPEC, HEAD), images=tuple(image.upload for image in image_files(pictures[:3])),
     )  # fmt: skip
     with Worker(LocalLink(tmp_path / "dev")) as worker:
         done = bench_on(worker, order, emulated=False)
