@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
@@ -18,9 +19,10 @@ from edgeq.quantize.precision import matching_rules
 from edgeq.quantize.ranges import choose_range, sigmoid, silu
 from edgeq.quantize.ranges.mse import Elementwise, mse
 from edgeq.quantize.ranges.percentile import percentile
+from edgeq.quantize.ranges.tails import channel_ends
 from edgeq.quantize.recipe import RangeMethod, Recipe
 from edgeq.quantize.scheme import Scheme
-from edgeq.quantize.statistics import Statistics, TensorStatistics
+from edgeq.quantize.statistics import ChannelStatistics, Statistics, TensorStatistics
 from edgeq.types import Float32Array
 
 __all__ = ["choose_grids"]
@@ -74,7 +76,7 @@ def choose_grids(
         rule = rules.get(producer.name or "") if producer is not None else None
         method = rule.range if rule is not None and rule.range is not None else recipe.range
         observed = statistics.tensors[name]
-        channels = _feeds_depthwise_only(value) if scheme.depthwise_channel_grids else False
+        own = scheme.depthwise_channel_grids and _feeds_depthwise_only(value)
         if method is not RangeMethod.AUTO:
             interval = choose_range(
                 method, observed, dtype=scheme.activation_dtype, symmetric=symmetric,
@@ -88,7 +90,8 @@ def choose_grids(
             ranges = {"head": head_range(value, whole_range)}
         else:
             ranges = _candidates(observed, scheme, symmetric=symmetric, activation=_activation(value))
-        plans = _plans(name, ranges, observed, scheme, symmetric=symmetric, channels=channels)
+        ends = _ends(value, observed) if own else None
+        plans = _plans(name, ranges, observed.channels, scheme, symmetric=symmetric, ends=ends)
         if method is RangeMethod.AUTO and "head" not in ranges:
             undecided.append((value, list(plans.values())))
         else:
@@ -104,29 +107,37 @@ def choose_grids(
 def _plans(
     name: str,
     ranges: Mapping[str, Range],
-    observed: TensorStatistics,
+    seen: ChannelStatistics | None,
     scheme: Scheme,
     *,
     symmetric: bool,
-    channels: bool,
+    ends: tuple[Float32Array, Float32Array] | None,
 ) -> dict[str, TensorPlan]:
     """Range method -> the tensor's plan with that range.
 
-    A channel's own range is its observed one as far as it lies within the tensor's; with the moving average
-    it is the one of its average image.
+    With ``ends`` each channel has a grid of its own, from end to end as far as they lie within the tensor's
+    range; with the moving average over the range of its average image.
     """
-    dtype, seen = scheme.activation_dtype, observed.channels
+    dtype = scheme.activation_dtype
     plans = {
         key: TensorPlan(name, affine(whole, dtype, symmetric=symmetric), key) for key, whole in ranges.items()
     }
-    if not channels or seen is None:
+    if ends is None or seen is None:
         return plans
     for key, whole in ranges.items():
         mean = key == RangeMethod.MOVING_AVERAGE.value
-        low = seen.mean_low if mean else np.maximum(seen.low, whole.low)
-        high = seen.mean_high if mean else np.minimum(seen.high, whole.high)
+        low = seen.mean_low if mean else np.maximum(ends[0], whole.low)
+        high = seen.mean_high if mean else np.minimum(ends[1], whole.high)
         plans[key] = replace(plans[key], channels=channel_affine(low, high, dtype, symmetric=symmetric))
     return plans
+
+
+def _ends(value: ir.Value, observed: TensorStatistics) -> tuple[Float32Array, Float32Array] | None:
+    """Ends of a tensor's channels; None where nothing is known of them."""
+    if observed.channels is None or value.shape is None:
+        return None
+    images, positions = len(observed.image_low), math.prod(value.shape.numpy()[2:])
+    return channel_ends(observed.channels, images=images, positions=positions)
 
 
 def _recorded(model: ir.Model, statistics: Statistics) -> list[ir.Value]:

@@ -11,8 +11,9 @@ from edgeq.quantize.ranges import choose_range, silu
 from edgeq.quantize.ranges.entropy import entropy
 from edgeq.quantize.ranges.mse import mse
 from edgeq.quantize.ranges.percentile import percentile
+from edgeq.quantize.ranges.tails import channel_ends
 from edgeq.quantize.recipe import RangeMethod
-from edgeq.quantize.statistics import TensorStatistics
+from edgeq.quantize.statistics import ChannelStatistics, TensorStatistics
 from edgeq.types import IntegerType
 
 COUNT = 20_000
@@ -185,3 +186,35 @@ def test_silu_does_not_overflow():
     np.testing.assert_allclose(got[2:5], values[2:5] / (1 + np.exp(-values[2:5])))
     assert got[-1] == 1e6
     assert abs(got[0]) < 1e-15
+
+
+# Ends of channels
+
+
+def seen_channels(values):
+    """Statistics of (images, channels, positions)."""
+    lows, highs = values.min(axis=2), values.max(axis=2)
+    every = (lows.min(axis=0), highs.max(axis=0), lows.mean(axis=0), highs.mean(axis=0))
+    return ChannelStatistics(*(array.astype(np.float32) for array in every))
+
+
+def test_ends_of_channels_hold_all_but_one_value_in_a_million():
+    random = np.random.default_rng(3)
+    images, positions, channels = 64, 49, 400
+    values = random.exponential(size=(images, channels, positions)) * np.geomspace(0.1, 10, channels)[:, None]
+    seen = seen_channels(values)
+    low, high = channel_ends(seen, images=images, positions=positions)
+    # Exponential with scale b: one in a million lies above b ln(1e6).
+    rare = np.geomspace(0.1, 10, channels) * np.log(1e6)
+    assert np.median(high / rare) == pytest.approx(1.0, abs=0.1)
+    assert np.median(seen.high / rare) < 0.7
+    assert np.all(low <= seen.low)
+
+
+@pytest.mark.parametrize(("images", "positions"), [(64, 200 * 200), (1, 49)])
+def test_ends_stay_where_enough_was_seen_or_nothing_can_be_told(images, positions):
+    values = np.random.default_rng(4).normal(size=(images, 3, 50))
+    seen = seen_channels(values)
+    low, high = channel_ends(seen, images=images, positions=positions)
+    assert np.array_equal(low, seen.low)
+    assert np.array_equal(high, seen.high)
