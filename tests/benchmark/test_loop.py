@@ -161,9 +161,11 @@ def test_overhead_against_a_bare_loop_is_within_two_percent():
         duration_s=0,
         min_runs=200,
     )
-    measured_ms = report.contestant("measured").quantile(50).value_ms
-    bare_ms = float(np.median(bare_ns[-200:])) / 1e6
-    assert abs(measured_ms / bare_ms - 1) < 0.02
+    # The fastest tenth of each: runs that others on this machine did not interrupt.
+    measured, bare = (
+        np.quantile(runs, 0.1) for runs in (report.contestant("measured").wall_ns, bare_ns[-200:])
+    )
+    assert abs(measured / bare - 1) < 0.02
 
 
 def five_ms_of_work():
