@@ -97,10 +97,22 @@ def _check_runtime(side: DeviceSide, need: str) -> None:
     if not lacks and side.facts.decoder is not None:
         return
     what = f"no {need}" if lacks else "neither OpenCV nor Pillow"
+    why = "".join(f" ({text})" for text in found.problems[:1]) if found is not None and lacks else ""
     raise DeviceError(
-        f"{side.entry.name}: there is {what} in its Python",
-        fix=f"edgeq device setup {side.entry.on} --runtime {need}",
+        f"{side.entry.name}: there is {what} in its Python{why}", fix=_cure(side.entry.on, need, lacks=lacks)
     )
+
+
+def _cure(on: str, need: str, *, lacks: bool) -> str:
+    """How a device gets what it lacks: a runtime, or something that decodes images."""
+    from edgeq.device.wheels import RUNTIME_PACKAGES
+    from edgeq.runtimes import load_runtime
+
+    if need in RUNTIME_PACKAGES:
+        return f"edgeq device setup {on} --runtime {need}"
+    if lacks:
+        return f"edgeq cannot install it there; {load_runtime(need).install}"
+    return f"edgeq device setup {on}, which brings numpy and OpenCV and sees the system's {need}"
 
 
 def model_of(subject: Subject) -> DeviceModel:

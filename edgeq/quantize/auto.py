@@ -30,6 +30,14 @@ __all__ = ["choose_grids"]
 _SILU_FLOOR = -4.0
 """silu(-4) = -0.07: below this a SiLU's input needs no levels of its own."""
 _BIAS_WEIGHT = 100.0
+_CLIP_WEIGHT = 3.0
+"""Of squared errors outside a symmetric grid that no depthwise convolution reads. Sums over channels average
+rounding out, but clipping hits the strongest values all at once, which are the objects', and a symmetric
+grid, half of which a SiLU leaves empty, buys its finer step with more of it. With TensorRT's scheme, against
+1: boxes and scores of YOLO11n drift 5 % less on 200 images; distances from the float model's detections on
+332 images are 8 to 11 % less for YOLOv5n, YOLOv8n and YOLO11n and the same for YOLOX-Nano; logits of
+EfficientNet-Lite0 are 24 % nearer. A depthwise convolution averages nothing out: with 6 for what they read,
+too, instead of for all else alone, YOLOX-Nano drifted 12 % more."""
 _TOGETHER = 64
 """So many tensors are judged at a time: each takes a session, and its readers' exact values."""
 _SAME = 0.02
@@ -89,7 +97,10 @@ def choose_grids(
             )
             ranges = {"head": head_range(value, whole_range)}
         else:
-            ranges = _candidates(observed, scheme, symmetric=symmetric, activation=_activation(value))
+            ranges = _candidates(
+                observed, scheme, symmetric=symmetric, activation=_activation(value),
+                clip_weight=_CLIP_WEIGHT if symmetric and _summed_up(value) else 1.0,
+            )  # fmt: skip
         ends = _ends(value, observed) if own else None
         plans = _plans(name, ranges, observed.channels, scheme, symmetric=symmetric, ends=ends)
         if method is RangeMethod.AUTO and "head" not in ranges:
@@ -157,17 +168,27 @@ def _activation(value: ir.Value) -> Elementwise | None:
     return None
 
 
+def _summed_up(value: ir.Value) -> bool:
+    """Whether no depthwise convolution reads a value: all else adds up over channels."""
+    return not any(is_depthwise(node) for node in users(value))
+
+
 def _feeds_depthwise_only(value: ir.Value) -> bool:
     readers = users(value)
     return bool(readers) and all(is_depthwise(node) and node.inputs[0] is value for node in readers)
 
 
 def _candidates(
-    observed: TensorStatistics, scheme: Scheme, *, symmetric: bool, activation: Elementwise | None
+    observed: TensorStatistics,
+    scheme: Scheme,
+    *,
+    symmetric: bool,
+    activation: Elementwise | None,
+    clip_weight: float,
 ) -> dict[str, Range]:
     """Distinct ranges worth trying, by the method that gave them; the one to beat comes first."""
     dtype = scheme.activation_dtype
-    least = mse(observed, dtype=dtype, symmetric=symmetric, activation=activation)
+    least = mse(observed, dtype=dtype, symmetric=symmetric, activation=activation, clip_weight=clip_weight)
     unbiased = mse(
         observed, dtype=dtype, symmetric=symmetric, activation=activation, bias_weight=_BIAS_WEIGHT
     )

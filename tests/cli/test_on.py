@@ -6,10 +6,13 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from edgeq.bundle.read import open_bundle
+from edgeq.cli import remote
+from edgeq.device.errors import DeviceError
 
 from .conftest import run_edgeq
 
@@ -253,3 +256,26 @@ def test_the_command_itself(bundle):
     result = run_edgeq("doctor", "--on", "local", "--json")
     assert result.code == 0
     assert json.loads(result.out)["device"]["name"] == "local"
+
+
+@pytest.mark.parametrize(
+    ("need", "version", "decoder", "words", "never"),
+    [
+        ("onnxruntime", None, "OpenCV", "device setup ssh://board --runtime onnxruntime", "cannot"),
+        # What edgeq cannot install must not be advised: the command would refuse.
+        ("tensorrt", None, "OpenCV", "python3-libnvinfer", "device setup"),
+        ("coreml", None, "OpenCV", "edgeq[coreml]", "device setup"),
+        ("tensorrt", "10.3.0", None, "device setup ssh://board, which brings numpy", "--runtime"),
+    ],
+)
+def test_a_device_that_lacks_something_is_told_what_helps(need, version, decoder, words, never):
+    found = SimpleNamespace(runtime=need, version=version, problems=["said by the probe"])
+    side = SimpleNamespace(
+        entry=SimpleNamespace(name="board", on="ssh://board"),
+        facts=SimpleNamespace(runtimes=[found], decoder=decoder),
+    )
+    with pytest.raises(DeviceError) as failure:
+        remote._check_runtime(side, need)
+    assert words in failure.value.fix
+    assert never not in failure.value.fix
+    assert ("said by the probe" in failure.value.message) == (version is None)

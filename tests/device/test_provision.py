@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import importlib.util
+import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+import edgeq.device.agent.install as install
 import edgeq.device.provision as provision
+from edgeq.device.agent.store import Store
 from edgeq.device.answers import Probe
 from edgeq.device.client import AgentError
 from edgeq.device.local import LocalLink
 from edgeq.device.provision import clean, set_up
 from edgeq.device.wheels import Platform, bundled_pip, pinned, platform_of
-from edgeq.errors import InputError
+from edgeq.errors import InputError, UnavailableError
 
 
 def make_wheel(folder: Path, name: str, *, code: str = "ANSWER = 42\n") -> Path:
@@ -56,8 +61,6 @@ def test_an_environment_from_wheels_alone(link, tmp_path):
     assert done.changed
     assert done.packages["onlyhere"] == "1.0"
     python = tmp_path / "dev" / "venv" / "bin" / "python"
-    import subprocess
-
     said = subprocess.run(
         [str(python), "-c", "import onlyhere; print(onlyhere.ANSWER)"],
         capture_output=True,
@@ -85,6 +88,25 @@ def test_a_failed_set_up_leaves_the_old_environment(link, tmp_path):
     folder = tmp_path / "dev"
     assert [path.name for path in folder.glob("venv*")] == ["venv"]
     assert list(folder.glob("venv/lib/python*/site-packages/onlyhere.py"))
+
+
+@pytest.mark.parametrize("here", [True, False])
+def test_an_environment_sees_the_tensorrt_of_jetpack(here, tmp_path, monkeypatch):
+    commands = []
+    monkeypatch.setattr(install, "_run", lambda command, what: commands.append(command))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object() if here else None)
+    request = {"wheels": {}, "requirements": [], "offline": True, "runtimes": []}
+    with pytest.raises(UnavailableError, match="no pip"):
+        install.install(request, Store(tmp_path), SimpleNamespace(progress=lambda *_: None))
+    assert ("--system-site-packages" in commands[0]) == here
+
+
+def test_an_environment_lists_its_own_packages_only(tmp_path):
+    subprocess.run(
+        [sys.executable, "-m", "venv", "--without-pip", "--system-site-packages", str(tmp_path / "e")],
+        check=True,
+    )
+    assert install._installed(str(tmp_path / "e" / "bin" / "python")) == {}
 
 
 def test_what_cannot_be_installed(link):

@@ -14,7 +14,9 @@ from edgeq.quantize.grid import Affine, Range, affine, fake_quantize
 from edgeq.quantize.insert import model_bytes
 from edgeq.quantize.local_error import LocalModel, noise_to_signal
 from edgeq.quantize.observe import Observer, session_with_outputs
+from edgeq.quantize.ranges.mse import mse
 from edgeq.quantize.recipe import RangeMethod
+from edgeq.runtimes.symmetric import symmetric_scheme
 from edgeq.types import IntegerType
 
 from .nets import (
@@ -166,6 +168,26 @@ def test_choosing_by_measured_error_beats_minmax_where_there_are_outliers():
             np.mean([snr_db(run(model_bytes(model), u)[0], run(model_bytes(qdq), u)[0]) for u in unseen])
         )
     assert gains[1] > gains[0] + 10
+
+
+def test_clipping_weighs_more_on_symmetric_grids_that_no_depthwise_convolution_reads(monkeypatch):
+    model = normalised(silu_net())
+    statistics = Observer(model).observe(images(2))
+    names = {id(tensor): name for name, tensor in statistics.tensors.items()}
+    weights = {}
+
+    def recorded(observed, **options):
+        weights.setdefault(names[id(observed)], options.get("clip_weight"))
+        return mse(observed, **options)
+
+    monkeypatch.setattr(auto, "mse", recorded)
+    choose_grids(model, UINT8, AUTO, statistics, [])
+    assert set(weights.values()) == {1.0}
+    weights.clear()
+    choose_grids(model, symmetric_scheme("tensorrt"), AUTO, statistics, [])
+    read = next(node for node in model.graph if node.name == "depthwise").inputs[0].name
+    assert [name for name, weight in weights.items() if weight == 1.0] == [read]
+    assert weights["images"] > 1.0
 
 
 def test_no_method_makes_much_less_noise_than_what_auto_takes():

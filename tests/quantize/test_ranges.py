@@ -93,6 +93,21 @@ def test_the_bias_term_trades_clipping_for_rounding():
     assert unbiased.high >= plain.high
 
 
+def test_weighted_clipping_is_traded_for_rounding():
+    random = np.random.default_rng(5)
+    # Background, and a few strong answers.
+    values = np.concatenate([random.normal(size=COUNT), random.normal(size=COUNT // 100) * 8])
+    kinds = {"dtype": IntegerType.INT8, "symmetric": True}
+    plain, weighted = (mse(statistics_of(values), **kinds, clip_weight=w) for w in (1.0, 6.0))
+    ends = [max(r.high, -r.low) for r in (plain, weighted)]
+    clipped = [float(np.mean(np.maximum(np.abs(values) - end, 0.0) ** 2)) for end in ends]
+    errors = [error_of(values, r, symmetric=True, dtype=IntegerType.INT8) for r in (plain, weighted)]
+    assert ends[1] > 1.1 * ends[0]
+    assert clipped[1] < 0.7 * clipped[0]
+    assert errors[0] < errors[1]
+    assert errors[1] + 5 * clipped[1] < errors[0] + 5 * clipped[0]
+
+
 @pytest.mark.parametrize("name", DATA)
 def test_minmax_clips_nothing(name):
     values = DATA[name].astype(np.float32)

@@ -6,6 +6,7 @@ without python3-venv) does as well, and nothing needs root.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -23,6 +24,7 @@ from edgeq.errors import UnavailableError
 __all__ = ["MARKER", "install"]
 
 MARKER = "edgeq-setup.json"
+_SYSTEM_MODULE = "tensorrt"
 _PIP_S = 1800
 _TAIL_CHARS = 1500
 
@@ -47,7 +49,7 @@ def install(request: Mapping[str, Any], store: Store, answer: Answer) -> dict[st
     try:
         answer.progress("virtual environment", 0, 3)
         _run(
-            [sys.executable, "-m", "venv", "--without-pip", str(fresh)],
+            [sys.executable, "-m", "venv", "--without-pip", *_seen_through(), str(fresh)],
             "a virtual environment cannot be made",
         )
         for name, sha256 in request["wheels"].items():
@@ -69,6 +71,12 @@ def install(request: Mapping[str, Any], store: Store, answer: Answer) -> dict[st
         shutil.rmtree(fresh, ignore_errors=True)
         raise
     return {"packages": packages}
+
+
+def _seen_through() -> list[str]:
+    """TensorRT's module comes to a Jetson with JetPack's own packages only, so an environment there has to
+    see them."""
+    return ["--system-site-packages"] if importlib.util.find_spec(_SYSTEM_MODULE) is not None else []
 
 
 def _pip(wheels: Path) -> list[str]:
@@ -100,10 +108,11 @@ def _pip_arguments(request: Mapping[str, Any], wheels: Path) -> list[str]:
 
 
 def _installed(python: str) -> dict[str, str]:
-    """Names and versions of what is in the environment."""
+    """Names and versions of what is in the environment itself."""
     code = (
-        "import json; from importlib.metadata import distributions; "
-        "print(json.dumps({d.metadata['Name']: d.version for d in distributions()}))"
+        "import json, sys; from importlib.metadata import distributions; "
+        "print(json.dumps({d.metadata['Name']: d.version for d in distributions() "
+        "if str(d.locate_file('')).startswith(sys.prefix)}))"
     )
     packages = json.loads(_run([python, "-I", "-c", code], "the environment does not run"))
     return {str(name): str(version) for name, version in packages.items()}

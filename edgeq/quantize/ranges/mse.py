@@ -28,6 +28,7 @@ def mse(
     symmetric: bool,
     activation: Elementwise | None = None,
     bias_weight: float = 0.0,
+    clip_weight: float = 1.0,
 ) -> Range:
     """The interval that minimises ``E[e^2] + bias_weight * E[e]^2``.
 
@@ -44,6 +45,7 @@ def mse(
         symmetric: whether the grid is symmetric around zero.
         activation: elementwise function applied to the values; None: the identity.
         bias_weight: weight of the squared mean error.
+        clip_weight: how much more a squared error counts outside the interval than inside.
     """
     observed_low, observed_high = min(statistics.low, 0.0), max(statistics.high, 0.0)
     lows = observed_low * _LOW_SHARES if observed_low < 0 else np.zeros(1)
@@ -59,7 +61,8 @@ def mse(
     step = span / (q_high - q_low)
     rounding = step * step / 12.0 * error.inside(lows, highs)
     bias = below_mean[:, None] + above_mean[None, :]
-    cost = rounding + below_square[:, None] + above_square[None, :] + bias_weight * bias * bias
+    clipped = below_square[:, None] + above_square[None, :]
+    cost = rounding + clip_weight * clipped + bias_weight * bias * bias
     low, high = np.unravel_index(int(np.argmin(cost)), cost.shape)
     return Range(float(lows[low]), float(highs[high]))
 

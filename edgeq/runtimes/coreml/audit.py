@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from edgeq.errors import ModelError
 from edgeq.runtimes.base import AuditReport, LayerAudit, LayerPrecision, SessionOptions
 from edgeq.runtimes.coreml.interpret.program import Operation, Program, Reference, load_program
 from edgeq.runtimes.coreml.native import import_coremltools, predicts_here
@@ -47,7 +48,7 @@ def audit(
     """
     units = compute_units(options)
     program = load_program(artifact)
-    devices = planned_devices(artifact, units) if predicts_here() else {}
+    devices, unknown = _devices(artifact, units)
     makers = {name: operation for operation in program.operations for name in operation.outputs}
     layers = tuple(
         _layer(operation, program, makers, devices, reasons or {}) for operation in program.operations
@@ -59,21 +60,36 @@ def audit(
         "devices": ", ".join(f"{name} {count}" for name, count in sorted(counts.items())) or "not known here",
         "told_by": "the saved program's types" + (" and Core ML's compute plan" if devices else ""),
     }
-    return AuditReport("coreml", layers, details, _remarks(layers, devices))
+    return AuditReport("coreml", layers, details, _remarks(layers, devices, unknown))
+
+
+def _devices(artifact: Path, units: str) -> tuple[dict[str, str], str]:
+    """(operation's output -> device, why that is not known)."""
+    if not predicts_here():
+        return {}, "what each operation runs on is known on a Mac only"
+    try:
+        return planned_devices(artifact, units), "Core ML tells no operation's device"
+    except ModelError as error:
+        return {}, f"{error.message}; {error.fix}"
 
 
 def planned_devices(artifact: Path, units: str) -> dict[str, str]:
     """Operation's output -> device that Core ML prefers for it; macOS 14.4 or later.
 
     Raises:
-        ModelError: Core ML gives no plan for an mlprogram.
+        ModelError: Core ML gives no plan, as before macOS 14.4, or cannot load the package.
     """
     tools = import_coremltools()
     from coremltools.models.compute_plan import MLComputePlan
 
     chosen = getattr(tools.ComputeUnit, UNITS[units])
-    model = tools.models.MLModel(str(artifact), compute_units=chosen)
-    plan = MLComputePlan.load_from_path(path=model.get_compiled_model_path(), compute_units=chosen)
+    try:
+        model = tools.models.MLModel(str(artifact), compute_units=chosen)
+        plan = MLComputePlan.load_from_path(path=model.get_compiled_model_path(), compute_units=chosen)
+    except Exception as error:  # RuntimeError, ValueError and plain Exceptions of coremltools'
+        raise ModelError(
+            f"Core ML gives no compute plan: {error}", fix="compute plans need macOS 14.4 or later"
+        ) from error
     structure = plan.model_structure.program
     if structure is None:
         return {}
@@ -140,12 +156,10 @@ def _name(value: Any) -> str:
     return value.name if isinstance(value, Reference) else ""
 
 
-def _remarks(layers: tuple[LayerAudit, ...], devices: Mapping[str, str]) -> tuple[str, ...]:
+def _remarks(layers: tuple[LayerAudit, ...], devices: Mapping[str, str], unknown: str) -> tuple[str, ...]:
     remarks = []
     if not devices:
-        remarks.append(
-            "what each operation runs on is known on a Mac only: this is what the package asks for"
-        )
+        remarks.append(f"{unknown}: this is what the package asks for")
     elif any(layer.precision is LayerPrecision.INT8 for layer in layers):
         away = sum(
             layer.precision is LayerPrecision.INT8 and layer.op in _PRODUCTS.values()

@@ -7,6 +7,7 @@ tested with a stand-in for it, since Core ML is part of macOS. Device side: nump
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,13 +145,22 @@ def open_session(artifact: Path, options: SessionOptions) -> CoreMlSession:
             "Core ML is part of macOS and does not run on this machine",
             fix="run this on a Mac; here, accuracy of a bundle is simulated with its QDQ model",
         )
+    said: list[warnings.WarningMessage] = []
     try:
-        model = tools.models.MLModel(str(artifact), compute_units=getattr(tools.ComputeUnit, UNITS[units]))
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            model = tools.models.MLModel(
+                str(artifact), compute_units=getattr(tools.ComputeUnit, UNITS[units])
+            )
+        # Where Core ML refuses, coremltools only warns, and all else fails later with a plain Exception.
+        model.get_compiled_model_path()
         contents = _contents(model.get_spec())
     except Exception as error:  # Core ML's own errors come as RuntimeError, protobuf's as their own
+        causes = [str(entry.message) for entry in said if issubclass(entry.category, RuntimeWarning)]
         raise ModelError(
-            f"Core ML cannot load {artifact}: {error}",
-            fix="check that it is whole, and that this macOS is 14 or later",
+            f"Core ML cannot load {artifact}: {causes[-1] if causes else error}",
+            fix="check that it is whole, that this macOS is 14 or later, and that coremltools has Core ML's "
+            "part for this Python: python -c 'import coremltools.libcoremlpython'",
         ) from error
     details = {
         "runtime": "coreml",

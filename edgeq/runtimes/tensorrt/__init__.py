@@ -31,7 +31,10 @@ class TensorRT(RuntimeFolder):
     name: str = "tensorrt"
     requires: tuple[str, ...] = ()
     """Nothing of NVIDIA's: the host part needs onnx, which is edgeq's own extra."""
-    install: str = "on a Jetson: part of JetPack; on another machine with an NVIDIA GPU: pip install tensorrt"
+    install: str = (
+        "on a Jetson it is part of JetPack (sudo apt install python3-libnvinfer); on another machine with an "
+        "NVIDIA GPU: pip install tensorrt"
+    )
     artifact_suffixes: tuple[str, ...] = (".onnx",)
     default_float: str = "tf32"
     integer_io: bool = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import onnx
@@ -116,6 +117,34 @@ def test_it_does_not_run_off_macos(artifact):
     assert not RUNTIME.runs_here()
     with pytest.raises(UnavailableError, match="macOS"):
         RUNTIME.open_session(artifact.path, options=SessionOptions())
+
+
+def test_a_package_that_core_ml_refuses_is_told_when_it_is_opened(mac, artifact, monkeypatch):
+    # coremltools warns and goes on without Core ML; predictions would then raise plain Exceptions.
+    def refused(self):
+        raise Exception("This model was not loaded or compiled with the Core ML Framework.")
+
+    def warned(self, model, compute_units=None):
+        self.real = coremltools.models.MLModel(model, skip_model_load=True)
+        text = "You will not be able to run predict(). Underlying exception message was: bad op 'quantize'"
+        warnings.warn(text, RuntimeWarning, stacklevel=2)
+
+    monkeypatch.setattr(FakeModel, "get_compiled_model_path", refused)
+    with pytest.raises(ModelError, match="not loaded or compiled"):
+        RUNTIME.open_session(artifact.path, options=SessionOptions())
+    monkeypatch.setattr(FakeModel, "__init__", warned)
+    with pytest.raises(ModelError, match="bad op 'quantize'"):
+        RUNTIME.open_session(artifact.path, options=SessionOptions())
+
+
+def test_the_audit_goes_without_a_compute_plan_where_core_ml_has_none(mac, artifact, monkeypatch):
+    def unsupported(path, compute_units):
+        raise RuntimeError("MLComputePlan is not supported.")
+
+    monkeypatch.setattr(FakePlan, "load_from_path", unsupported)
+    report = RUNTIME.audit(artifact.path, options=SessionOptions())
+    assert {layer.name for layer in report.compute_layers} >= {"stem", "down"}
+    assert any("MLComputePlan is not supported" in text and "14.4" in text for text in report.remarks)
 
 
 def test_the_audit_names_the_device_of_each_operation(mac, artifact):
