@@ -81,14 +81,13 @@ def check_input_fit(
     """
     picked = evenly(samples, image_limit)
     confident = replace(post, confidence=_CONFIDENT, multi_label=False, max_detections=100)
-    agreement, range_findings = check_range(
-        FitModel(infer, spec, head, confident), evenly(picked, _MIRROR_IMAGES)
-    )
+    model = FitModel(infer, spec, head, confident)
+    agreement, range_findings = check_range(model, evenly(picked, _MIRROR_IMAGES))
     sigmas: float | None = None
     color_findings: list[FitFinding] = []
     if not any(finding.severity is Severity.ERROR for finding in range_findings):
         sensitive = replace(post, confidence=_SENSITIVE)
-        sigmas, color_findings = check_color(FitModel(infer, spec, head, sensitive), picked)
+        sigmas, color_findings = check_color(replace(model, post=sensitive), picked)
     return InputFit(
         image_count=len(picked),
         mirror_agreement=agreement,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, TypeVar
 
@@ -48,10 +48,24 @@ class FitModel:
     spec: InputSpec
     head: HeadSpec
     post: PostProcess
+    known: dict[str, Mapping[str, npt.NDArray[Any]]] = field(default_factory=dict)
+    """Outputs for images as they are, by the sample's key."""
+
+    def predict_kept(self, image: Image, geometry: BoxMapping) -> Prediction:
+        """Decoded outputs for an image as it is; they are :attr:`known` from then on."""
+        sample, tensor, _ = image
+        if sample.key not in self.known:
+            self.known[sample.key] = self._outputs(tensor)
+        return self._decoded(self.known[sample.key], geometry)
 
     def predict(self, tensor: Float32Array, geometry: BoxMapping) -> Prediction:
         """Decoded outputs for one input tensor."""
-        outputs = self.infer(np.ascontiguousarray(tensor, dtype=np.float32))
+        return self._decoded(self._outputs(tensor), geometry)
+
+    def _outputs(self, tensor: Float32Array) -> Mapping[str, npt.NDArray[Any]]:
+        return self.infer(np.ascontiguousarray(tensor, dtype=np.float32))
+
+    def _decoded(self, outputs: Mapping[str, npt.NDArray[Any]], geometry: BoxMapping) -> Prediction:
         return decode_outputs(outputs, head=self.head, spec=self.spec, geometry=geometry, post=self.post)
 
 

@@ -19,7 +19,9 @@ from edgeq.types import Detections, DetectionTruth, Float32Array, InputSpec, Lay
 
 __all__ = ["check_range"]
 
-_FEW_IMAGES = 6
+_FEW_IMAGES = (3, 6)
+"""A detector is looked at on so many images first; on three of 24, 0.75 is reached by right ranges in three
+of four choices and by wrong ones in none, for YOLOX-Nano, YOLOv5n and YOLOv8n."""
 _HEALTHY = 0.75
 """Agreement from which on no other range can be clearly better; correct models reach 0.80 to 0.87 or more."""
 _CLEARLY_BETTER = 0.25
@@ -41,12 +43,12 @@ class _InputPixels:
 def check_range(model: FitModel, samples: Sequence[Sample]) -> tuple[dict[str, float], list[FitFinding]]:
     """Mirror agreement of each range that was tried, and what follows."""
     # A detector's boxes on a few images are a population; a classifier's answers are one each.
-    few = evenly(samples, _FEW_IMAGES) if model.head.task is Task.DETECT else samples
-    agreement = {"given": _mirror_agreement(model, few, 1.0)}
-    if agreement["given"] < _HEALTHY and len(few) < len(samples):
-        agreement["given"] = _mirror_agreement(model, samples, 1.0)
-    if agreement["given"] >= _HEALTHY:
-        return agreement, []
+    first = _FEW_IMAGES if model.head.task is Task.DETECT else ()
+    agreement: dict[str, float] = {}
+    for count in (*(few for few in first if few < len(samples)), len(samples)):
+        agreement["given"] = _mirror_agreement(model, evenly(samples, count), 1.0)
+        if agreement["given"] >= _HEALTHY:
+            return agreement, []
     for name, factor in _FACTORS.items():
         agreement[name] = _mirror_agreement(model, samples, factor)
     best = max(_FACTORS, key=agreement.__getitem__)
@@ -84,8 +86,10 @@ def _mirror_agreement(model: FitModel, samples: Sequence[Sample], factor: float)
 
     def pair(image: Image) -> tuple[Prediction, Prediction]:
         scaled = image[1] * np.float32(factor)
-        mirrored = np.flip(scaled, axis=mirror_axis)
-        return model.predict(scaled, _InputPixels()), model.predict(mirrored, _InputPixels())
+        mirrored = model.predict(np.flip(scaled, axis=mirror_axis), _InputPixels())
+        if factor == 1.0:
+            return model.predict_kept(image, _InputPixels()), mirrored
+        return model.predict(scaled, _InputPixels()), mirrored
 
     pairs = side_by_side(pair, samples, model.spec)
     boxes = [(a, b) for a, b in pairs if isinstance(a, Detections) and isinstance(b, Detections)]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
 
 from edgeq.quantize.contest import Candidates, least_noise
-from edgeq.quantize.graph import is_depthwise, silu_of, tail_nodes, users
+from edgeq.quantize.graph import ACTIVATION_OPS, is_depthwise, silu_of, tail_nodes, users
 from edgeq.quantize.grid import Range, affine, channel_affine
 from edgeq.quantize.head_range import head_range, is_head
 from edgeq.quantize.observe import KNOWN_RANGES
@@ -21,7 +21,7 @@ from edgeq.quantize.ranges.mse import Elementwise, mse
 from edgeq.quantize.ranges.percentile import percentile
 from edgeq.quantize.ranges.tails import channel_ends
 from edgeq.quantize.recipe import RangeMethod, Recipe
-from edgeq.quantize.scheme import Scheme
+from edgeq.quantize.scheme import Placement, Scheme
 from edgeq.quantize.statistics import ChannelStatistics, Statistics, TensorStatistics
 from edgeq.types import Float32Array
 
@@ -38,8 +38,8 @@ grid, half of which a SiLU leaves empty, buys its finer step with more of it. Wi
 332 images are 8 to 11 % less for YOLOv5n, YOLOv8n and YOLO11n and the same for YOLOX-Nano; logits of
 EfficientNet-Lite0 are 24 % nearer. A depthwise convolution averages nothing out: with 6 for what they read,
 too, instead of for all else alone, YOLOX-Nano drifted 12 % more."""
-_TOGETHER = 64
-"""So many tensors are judged at a time: each takes a session, and its readers' exact values."""
+_TOGETHER_MB = 128.0
+"""Tensors of so many 10^6 bytes are judged at a time: the exact values of one image, and of their readers."""
 _SAME = 0.02
 """Candidates whose ends differ by less, relative to the span, count as one."""
 
@@ -96,6 +96,8 @@ def choose_grids(
                 RangeMethod.MINMAX, observed, dtype=scheme.activation_dtype, symmetric=symmetric
             )
             ranges = {"head": head_range(value, whole_range)}
+        elif _stays_in_fusion(value, scheme):
+            ranges = {"mse": mse(observed, dtype=scheme.activation_dtype, symmetric=symmetric)}
         else:
             ranges = _candidates(
                 observed, scheme, symmetric=symmetric, activation=_activation(value),
@@ -103,16 +105,50 @@ def choose_grids(
             )  # fmt: skip
         ends = _ends(value, observed) if own else None
         plans = _plans(name, ranges, observed.channels, scheme, symmetric=symmetric, ends=ends)
-        if method is RangeMethod.AUTO and "head" not in ranges:
+        grids[name] = next(iter(plans.values()))
+        if len(plans) > 1:
             undecided.append((value, list(plans.values())))
-        else:
-            (grids[name],) = plans.values()
-    for start in range(0, len(undecided), _TOGETHER):
-        part = undecided[start : start + _TOGETHER]
+    done = 0
+    for part in _parts(undecided):
         grids.update(least_noise(model, scheme.activation_dtype.value, part, tail, images))
+        done += len(part)
         if progress is not None:
-            progress(start + len(part), len(undecided))
+            progress(done, len(undecided))
     return grids
+
+
+def _parts(undecided: Sequence[Candidates]) -> Iterator[list[Candidates]]:
+    """So many at a time that their values fit into :data:`_TOGETHER_MB`."""
+    part: list[Candidates] = []
+    size_mb = 0.0
+    for candidates in undecided:
+        shape = candidates[0].shape
+        sizes = [] if shape is None else [size for size in shape if isinstance(size, int)]
+        added = 4.0 * math.prod(sizes) / 1e6
+        if part and size_mb + added > _TOGETHER_MB:
+            yield part
+            part, size_mb = [], 0.0
+        part.append(candidates)
+        size_mb += added
+    if part:
+        yield part
+
+
+def _stays_in_fusion(value: ir.Value, scheme: Scheme) -> bool:
+    """Whether no plan rounds a value, since runtimes compute it and its activation in one kernel.
+
+    So no contest for its range is needed. Only where roundings stand at the inputs of ops; a value that may
+    pass its grid on to another one counts as rounded.
+    """
+    producer, readers = value.producer(), users(value)
+    passes_on = scheme.one_grid_ops | scheme.shared_scale_ops | scheme.joining_ops
+    return (
+        scheme.placement is Placement.COMPUTE_INPUTS
+        and producer is not None
+        and producer.op_type not in passes_on
+        and bool(readers)
+        and all(node.op_type in ACTIVATION_OPS for node in readers)
+    )
 
 
 def _plans(

@@ -42,7 +42,14 @@ from edgeq.quantize.recipe import Granularity, RangeMethod
 from edgeq.quantize.weights import QuantisedWeight, quantize_weight
 from edgeq.types import Float32Array, HeadSpec, InputSpec
 
-__all__ = ["CompensatedWeight", "best_by_level", "compensated_heads", "compensated_rounding"]
+__all__ = [
+    "CompensatedWeight",
+    "HeadInputs",
+    "Moments",
+    "best_by_level",
+    "compensated_heads",
+    "compensated_rounding",
+]
 
 _DAMPING = 0.1
 """Of the mean diagonal, added to it: channels that are nearly always zero must not take the errors, and what
@@ -61,13 +68,62 @@ class CompensatedWeight:
     """(output channels,) to be added to the bias."""
 
 
+class HeadInputs:
+    """What compensation has to know of the inputs of prediction layers."""
+
+    def __init__(self, model: ir.Model, names: Collection[str], *, spec: InputSpec, head: HeadSpec) -> None:
+        """Find the layers that are 1x1 convolutions.
+
+        Args:
+            model: normalised float model.
+            names: of the layers that are to be INT8; those that do not fit are left out.
+            spec: of the input.
+            head: of the outputs; where its rows cannot be told their positions, all positions count the same.
+        """
+        self.model, self._spec, self._head = model, spec, head
+        found = head_nodes(model.graph, tail_nodes(model.graph))
+        self.layers = {node_name(node): node for node in found if node_name(node) in names and _fits(node)}
+        self._levels = sorted({position_count(node) for node in found}, reverse=True)
+        self._scored = has_rows(head)
+        self._tensors = {
+            name: node.inputs[0].name or ""
+            for name, node in self.layers.items()
+            if node.inputs[0] is not None
+        }
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Tensors that :meth:`of` reads; none without a layer."""
+        scores = [self._head.output] if self._scored and self.layers else []
+        return tuple(dict.fromkeys([*self._tensors.values(), *scores]))
+
+    def of(self, values: Mapping[str, Float32Array]) -> dict[str, Moments]:
+        """Of one image, by layer."""
+        scores: dict[int, Float32Array] = {}
+        if self._scored:
+            outputs = {self._head.output: values[self._head.output]}
+            best = decode_rows(outputs, head=self._head, spec=self._spec)[1].max(axis=1)
+            scores = best_by_level(best, self._levels)
+        made = {name: _moments(values[name], scores) for name in dict.fromkeys(self._tensors.values())}
+        return {layer: made[name] for layer, name in self._tensors.items()}
+
+    def of_images(self, images: Sequence[Float32Array]) -> list[dict[str, Moments]]:
+        """Of each image, through the float model."""
+        if not images or not self.layers:
+            return []
+        session, input_name, names = session_with_outputs(self.model, self.names, blocked=True)
+        return list(
+            in_parallel(
+                lambda image: self.of(dict(zip(names, session.run(names, {input_name: image}), strict=True))),
+                images,
+            )
+        )
+
+
 def compensated_heads(
-    model: ir.Model,
-    names: Collection[str],
-    images: Sequence[Float32Array],
+    inputs: HeadInputs,
+    observed: Sequence[Mapping[str, Moments]],
     *,
-    spec: InputSpec,
-    head: HeadSpec,
     granularity: Granularity,
     method: RangeMethod,
     bits: int,
@@ -76,31 +132,26 @@ def compensated_heads(
     """Rounded weights of the prediction layers that are 1x1 convolutions, by node name.
 
     Args:
-        model: normalised float model.
-        names: of the layers that are to be INT8; those that do not fit are left out.
-        images: pre-processed calibration inputs.
-        spec: of the input.
-        head: of the outputs; where its rows cannot be told their positions, all positions count the same.
+        inputs: the layers.
+        observed: of calibration images.
         granularity: as for :func:`edgeq.quantize.weights.quantize_weight`, which also chooses the scales.
         method: likewise.
         bits: likewise.
         half_scales: likewise.
     """
-    found = head_nodes(model.graph, tail_nodes(model.graph))
-    layers = {node_name(node): node for node in found if node_name(node) in names and _fits(node)}
-    if not layers or not images:
+    if not observed:
         return {}
-    levels = sorted({position_count(node) for node in found}, reverse=True)
-    moments = _weighted_moments(model, layers, images, spec, head, levels)
     made = {}
-    for name, node in layers.items():
+    for name, node in inputs.layers.items():
+        first, *others = (found[name] for found in observed)
+        moments = sum(others, first)
         weight = np.asarray(constant_array(node.inputs[1]), np.float32)
         nearest = quantize_weight(
             weight, axis=0, granularity=granularity, method=method, bits=bits, half_scales=half_scales
         )
         rows, scale = weight.reshape(len(weight), -1), nearest.scale.reshape(-1, 1)
-        values = compensated_rounding(rows, scale, moments[name].covariance, limit=2 ** (bits - 1) - 1)
-        shift = (rows - values * scale) @ moments[name].mean
+        values = compensated_rounding(rows, scale, moments.covariance, limit=2 ** (bits - 1) - 1)
+        shift = (rows - values * scale) @ moments.mean
         made[name] = CompensatedWeight(
             replace(nearest, values=values.reshape(weight.shape)), shift.astype(np.float32)
         )
@@ -150,7 +201,7 @@ def _fits(node: ir.Node) -> bool:
 
 
 @dataclass(frozen=True)
-class _Moments:
+class Moments:
     """Weighted sums over positions, which add up over images."""
 
     weight: float
@@ -161,46 +212,19 @@ class _Moments:
 
     @property
     def mean(self) -> npt.NDArray[np.float64]:
+        """(channels,)"""
         return self.first / self.weight
 
     @property
     def covariance(self) -> npt.NDArray[np.float64]:
+        """(channels, channels)"""
         return self.second / self.weight - np.outer(self.mean, self.mean)
 
-    def __add__(self, other: _Moments) -> _Moments:
-        return _Moments(self.weight + other.weight, self.first + other.first, self.second + other.second)
+    def __add__(self, other: Moments) -> Moments:
+        return Moments(self.weight + other.weight, self.first + other.first, self.second + other.second)
 
 
-def _weighted_moments(
-    model: ir.Model,
-    layers: Mapping[str, ir.Node],
-    images: Sequence[Float32Array],
-    spec: InputSpec,
-    head: HeadSpec,
-    levels: Sequence[int],
-) -> dict[str, _Moments]:
-    """Of each layer's input, by node name; ``levels`` are the grids' numbers of positions, finest first."""
-    inputs = {name: node.inputs[0].name or "" for name, node in layers.items() if node.inputs[0] is not None}
-    scored = has_rows(head)
-    session, input_name, names = session_with_outputs(
-        model, [*inputs.values(), *([head.output] if scored else [])], blocked=True
-    )
-
-    def moments(image: Float32Array) -> dict[str, _Moments]:
-        values = dict(zip(names, session.run(names, {input_name: image}), strict=True))
-        scores: dict[int, Float32Array] = {}
-        if scored:
-            best = decode_rows({head.output: values[head.output]}, head=head, spec=spec)[1].max(axis=1)
-            scores = best_by_level(best, levels)
-        return {name: _moments(values[name], scores) for name in dict.fromkeys(inputs.values())}
-
-    sums: dict[str, _Moments] = {}
-    for made in in_parallel(moments, images):
-        sums = {name: sums[name] + value if name in sums else value for name, value in made.items()}
-    return {layer: sums[name] for layer, name in inputs.items()}
-
-
-def _moments(values: Float32Array, scores: Mapping[int, Float32Array]) -> _Moments:
+def _moments(values: Float32Array, scores: Mapping[int, Float32Array]) -> Moments:
     """Of (1, channels, height, width) with the scores of its level; none: all positions count the same."""
     x = values.reshape(values.shape[1], -1)
     found = scores.get(x.shape[1])
@@ -209,7 +233,7 @@ def _moments(values: Float32Array, scores: Mapping[int, Float32Array]) -> _Momen
     # Sums of one image in float32, those over images in float64. Not ``@``: the threads of BLAS, called from
     # several threads that infer, wait for each other at full load; that took ten times as long.
     second = np.einsum("ip,jp->ij", weighted, x).astype(np.float64)
-    return _Moments(float(weights.sum(dtype=np.float64)), weighted.sum(axis=1, dtype=np.float64), second)
+    return Moments(float(weights.sum(dtype=np.float64)), weighted.sum(axis=1, dtype=np.float64), second)
 
 
 def best_by_level(best: Float32Array, levels: Sequence[int]) -> dict[int, Float32Array]:

@@ -50,7 +50,7 @@ def least_noise(
     contests = [_Contest(LocalModel(model, value, stop, dtype), plans) for value, plans in undecided]
     computed = {value.name for node in model.graph for value in node.outputs}
     wanted = (name for contest in contests for name in contest.local.needed if name in computed)
-    session, input_name, _ = session_with_outputs(model, wanted, threads=core_count())
+    session, input_name, _ = session_with_outputs(model, wanted, threads=core_count(), blocked=True)
     first_look = max(1, len(images) // _FIRST_LOOK)
     with ThreadPoolExecutor(max_workers=core_count()) as pool:
         for count, image in enumerate(images, start=1):

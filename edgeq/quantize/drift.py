@@ -34,7 +34,13 @@ class OutputDrift:
     """Drift of INT8 detectors against one float model."""
 
     def __init__(
-        self, model: ir.Model, images: Sequence[Float32Array], *, spec: InputSpec, head: HeadSpec
+        self,
+        model: ir.Model,
+        images: Sequence[Float32Array],
+        *,
+        spec: InputSpec,
+        head: HeadSpec,
+        integer_kernels: bool = True,
     ) -> None:
         """Run the float model.
 
@@ -43,8 +49,11 @@ class OutputDrift:
             images: pre-processed calibration inputs; a few are enough, since hundreds of rows are compared.
             spec: of the input.
             head: of the outputs; one that `has_rows`.
+            integer_kernels: as for :func:`edgeq.quantize.ort.cpu_session`; False where layers give float
+                in the runtime too.
         """
         self._images, self._spec, self._head = images, spec, head
+        self._integer_kernels = integer_kernels
         self._float = [_likely(rows) for rows in self._rows(model)]
 
     def of(self, qdq: ir.Model) -> float:
@@ -60,7 +69,7 @@ class OutputDrift:
         return drift / weight
 
     def _rows(self, model: ir.Model) -> list[_Rows]:
-        session = cpu_session(unsigned_bytes(model))
+        session = cpu_session(unsigned_bytes(model), integer_kernels=self._integer_kernels)
         name, output = session.get_inputs()[0].name, self._head.output
 
         def rows(image: Float32Array) -> _Rows:

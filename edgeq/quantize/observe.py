@@ -1,31 +1,23 @@
-"""Calibration: run the float model over images once and record what every tensor held.
-
-Nothing is kept of an image but its extremes, so memory grows with (tensors x bins) and not with the
-number of images.
-"""
+"""Calibration: run the float model over images once and record what every tensor held."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 import numpy as np
-import numpy.typing as npt
+import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 
 from edgeq.errors import CalibrationError
-from edgeq.quantize.histogram import Histogram, merge_histograms
-from edgeq.quantize.ort import cpu_session
-from edgeq.quantize.statistics import ChannelStatistics, Statistics, TensorStatistics
+from edgeq.quantize.glances import Look
+from edgeq.quantize.ort import cpu_session, summing_session
+from edgeq.quantize.record import Recorder, SummaryRecorder, not_finite
+from edgeq.quantize.statistics import Statistics
+from edgeq.quantize.summary import with_summaries
 from edgeq.types import Float32Array
 
 __all__ = ["KNOWN_RANGES", "MOVES_DATA", "Observer", "observed_values", "session_with_outputs"]
-
-_SUBSET = 1 << 12
-"""About so many values per tensor and image go into the histogram; the extremes use them all."""
-
-_COUNTED_TOGETHER = 8
-"""Values of so many images are counted at a time: a histogram of a few thousand costs mostly its making."""
 
 KNOWN_RANGES = {"Sigmoid": (0.0, 1.0), "HardSigmoid": (0.0, 1.0), "Softmax": (0.0, 1.0)}
 """Op types whose output range needs no observing."""
@@ -60,52 +52,94 @@ def observed_values(model: ir.Model) -> list[ir.Value]:
 class Observer:
     """Runs one float model over images and records; several threads may use it, each for its own images."""
 
-    def __init__(self, model: ir.Model) -> None:
-        """Load the model with all its tensors as outputs.
+    def __init__(self, model: ir.Model, *, watched: Collection[str] = ()) -> None:
+        """Load the model with summaries of its tensors as outputs.
 
         Args:
             model: normalised float model with one input; not changed.
+            watched: tensors that may be looked at themselves.
         """
-        wanted = [
-            value.name for value in observed_values(model) if value.producer() is not None and value.name
+        self._watched = list(watched)
+        wanted = [value for value in observed_values(model) if value.producer() is not None and value.name]
+        self._summarised = with_summaries(model, wanted)
+        summed = set(self._summarised.names)
+        self._order = [value.name for value in wanted if value.name]
+        self._whole = [name for name in self._order if name not in summed]
+        # The answers too: NaN shows there at the latest.
+        self._answers = [
+            value.name
+            for value in model.graph.outputs
+            if value.name and value.name not in self._whole and value.dtype in (ir.DataType.FLOAT, None)
         ]
-        self._session, self._input, self._names = session_with_outputs(model, wanted)
+        existing = {output.name for output in self._summarised.model.graph.output}
+        for name in dict.fromkeys([*self._whole, *self._watched]):
+            if name not in existing:
+                self._summarised.model.graph.output.add(name=name)
+        self._session = summing_session(self._summarised.model.SerializeToString())
+        self._input = self._session.get_inputs()[0].name
 
     def observe(
-        self, tensors: Iterable[Float32Array], *, progress: Callable[[int], None] | None = None
+        self,
+        tensors: Iterable[Float32Array],
+        *,
+        looks: Mapping[int, Look] | None = None,
+        progress: Callable[[int], None] | None = None,
     ) -> Statistics:
         """Statistics of every float tensor of the model.
 
         Args:
             tensors: pre-processed inputs, each of the model's input shape, one per image.
+            looks: position of an image -> what is called with its watched tensors.
             progress: called with the number of images done.
 
         Raises:
             CalibrationError: no images, or the float model itself gives NaN or infinity.
         """
-        recorders = {name: _Recorder(name) for name in [self._input, *self._names]}
+        summed = SummaryRecorder(
+            self._summarised.names, self._summarised.channel_counts, self._summarised.subset_sizes
+        )
+        single = {name: Recorder(name) for name in [self._input, *self._whole]}
         count = 0
-        for tensor in tensors:
-            outputs = self._session.run(self._names, {self._input: tensor})
-            _record(recorders, dict(zip(self._names, outputs, strict=True)), self._input, tensor)
-            # Before the next inference makes as many again.
-            del outputs
-            count += 1
+        for count, tensor in enumerate(tensors, start=1):
+            self._record(tensor, summed, single, (looks or {}).get(count - 1))
             if progress is not None:
                 progress(count)
         if count == 0:
             raise CalibrationError(
                 "there is no image to calibrate on", fix="give a folder or data set with images"
             )
-        return Statistics(
-            {name: recorder.build() for name, recorder in recorders.items() if recorder.used}, count
-        )
+        found = summed.build()
+        found.update((name, recorder.build()) for name, recorder in single.items() if recorder.used)
+        return Statistics({name: found[name] for name in [self._input, *self._order] if name in found}, count)
+
+    def _record(
+        self,
+        tensor: Float32Array,
+        summed: SummaryRecorder,
+        single: Mapping[str, Recorder],
+        look: Look | None,
+    ) -> None:
+        """One image."""
+        watched = self._watched if look is not None else []
+        names = list(dict.fromkeys([*self._summarised.outputs, *self._whole, *self._answers, *watched]))
+        values = dict(zip(names, self._session.run(names, {self._input: tensor}), strict=True))
+        single[self._input].add(tensor)
+        if self._summarised.outputs:
+            summed.add(*(values[name] for name in self._summarised.outputs))
+        for name in self._whole:
+            if values[name].dtype == np.float32 and values[name].size:
+                single[name].add(values[name])
+        for name in self._answers:
+            if not np.isfinite(values[name]).all():
+                raise not_finite(name)
+        if look is not None:
+            look({name: values[name] for name in watched})
 
 
 def session_with_outputs(
     model: ir.Model, names: Iterable[str], *, threads: int = 1, blocked: bool = False
 ) -> tuple[ort.InferenceSession, str, list[str]]:
-    """Session of the model that also gives inner tensors.
+    """Session of the part of the model that gives these tensors, inner ones or outputs.
 
     Args:
         model: not changed.
@@ -118,104 +152,22 @@ def session_with_outputs(
     """
     wanted = list(dict.fromkeys(names))
     proto = ir.serde.serialize_model(model)
-    existing = {output.name for output in proto.graph.output}
+    del proto.graph.output[:]
     for name in wanted:
-        if name not in existing:
-            proto.graph.output.add(name=name)
-    session = cpu_session(proto.SerializeToString(), threads=threads, blocked=blocked)
+        proto.graph.output.add(name=name)
+    nodes = _needed_for(wanted, proto.graph.node)
+    del proto.graph.node[:]
+    proto.graph.node.extend(nodes)
+    session = cpu_session(proto.SerializeToString(), threads=threads, blocked=blocked, planned=False)
     return session, session.get_inputs()[0].name, wanted
 
 
-def _record(
-    recorders: dict[str, _Recorder],
-    outputs: dict[str, npt.NDArray[np.generic]],
-    input_name: str,
-    tensor: Float32Array,
-) -> None:
-    recorders[input_name].add(tensor)
-    for name, values in outputs.items():
-        if values.dtype == np.float32 and values.size:
-            recorders[name].add(values.astype(np.float32, copy=False))
-
-
-class _Recorder:
-    """Running statistics of one tensor."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._lows: list[float] = []
-        self._highs: list[float] = []
-        self._uncounted: list[Float32Array] = []
-        """Of the last images."""
-        self._histogram: Histogram | None = None
-        self._channels: _ChannelRecorder | None = None
-
-    @property
-    def used(self) -> bool:
-        return bool(self._lows)
-
-    def add(self, values: Float32Array) -> None:
-        if values.ndim == 4 and values.shape[0] == 1:
-            rows = values.reshape(values.shape[1], -1)
-            lows, highs = rows.min(axis=1), rows.max(axis=1)
-            low, high = float(lows.min()), float(highs.max())
-            if np.isfinite(low) and np.isfinite(high):
-                self._channels = self._channels or _ChannelRecorder(len(lows))
-                self._channels.add(lows, highs)
-        else:
-            low, high = float(values.min()), float(values.max())
-        if not (np.isfinite(low) and np.isfinite(high)):
-            raise CalibrationError(
-                f"the float model gives NaN or infinity in tensor {self._name!r}",
-                fix="check the model with its own framework, and that the input's range is right",
-            )
-        self._lows.append(low)
-        self._highs.append(high)
-        self._uncounted.append(_subset(values))
-        if len(self._uncounted) == _COUNTED_TOGETHER:
-            self._count()
-
-    def _count(self) -> None:
-        count = len(self._uncounted)
-        low, high = min(self._lows[-count:]), max(self._highs[-count:])
-        counted = Histogram.of(np.concatenate(self._uncounted), low, high)
-        self._histogram = counted if self._histogram is None else merge_histograms(self._histogram, counted)
-        self._uncounted.clear()
-
-    def build(self) -> TensorStatistics:
-        if self._uncounted:
-            self._count()
-        if self._histogram is None:
-            raise ValueError(f"{self._name!r} was never seen")
-        return TensorStatistics(
-            np.asarray(self._lows, np.float32),
-            np.asarray(self._highs, np.float32),
-            self._histogram,
-            self._channels.build() if self._channels is not None else None,
-        )
-
-
-class _ChannelRecorder:
-    """Running statistics per channel."""
-
-    def __init__(self, channels: int) -> None:
-        self._low = np.full(channels, np.inf, np.float32)
-        self._high = np.full(channels, -np.inf, np.float32)
-        self._sums = np.zeros((2, channels))
-        self._count = 0
-
-    def add(self, lows: Float32Array, highs: Float32Array) -> None:
-        np.minimum(self._low, lows, out=self._low)
-        np.maximum(self._high, highs, out=self._high)
-        self._sums += np.stack([lows, highs])
-        self._count += 1
-
-    def build(self) -> ChannelStatistics:
-        means = (self._sums / self._count).astype(np.float32)
-        return ChannelStatistics(self._low, self._high, *means)
-
-
-def _subset(values: Float32Array) -> Float32Array:
-    """A regular subset of the values as a copy; an odd step keeps it from falling on the same columns."""
-    step = values.size // _SUBSET
-    return np.array(values.reshape(-1)[:: step | 1 if step > 1 else 1], np.float32)
+def _needed_for(names: Iterable[str], nodes: Iterable[onnx.NodeProto]) -> list[onnx.NodeProto]:
+    """The nodes that tensors depend on, in their order."""
+    needed = set(names)
+    kept = []
+    for node in reversed(list(nodes)):
+        if needed.intersection(node.output):
+            needed.update(node.input)
+            kept.append(node)
+    return kept[::-1]

@@ -17,9 +17,10 @@ from edgeq.data.stream import iter_tensors
 from edgeq.model.source import FloatModel
 from edgeq.quantize.auto import choose_grids
 from edgeq.quantize.cache import StatisticsCache, default_cache_folder
-from edgeq.quantize.compensate import CompensatedWeight, compensated_heads
+from edgeq.quantize.compensate import CompensatedWeight, HeadInputs, Moments, compensated_heads
 from edgeq.quantize.drift import OutputDrift, has_rows
 from edgeq.quantize.equalize import equalize_depthwise
+from edgeq.quantize.glances import Glances
 from edgeq.quantize.graph import head_nodes, node_name, tail_nodes
 from edgeq.quantize.insert import model_bytes
 from edgeq.quantize.observe import Observer
@@ -28,9 +29,9 @@ from edgeq.quantize.outcome import Quantized, layer_reports
 from edgeq.quantize.plan import Plan
 from edgeq.quantize.planner import build_plan
 from edgeq.quantize.precision import assign_precisions
-from edgeq.quantize.predict import DropPredictor
+from edgeq.quantize.predict import Answer, DropPredictor, answer
 from edgeq.quantize.recipe import Precision, Recipe
-from edgeq.quantize.scheme import Scheme
+from edgeq.quantize.scheme import Placement, Scheme
 from edgeq.quantize.sensitivity import Harm, OutputNoise
 from edgeq.quantize.split_heads import split_heads
 from edgeq.quantize.statistics import Statistics, merge_statistics
@@ -95,25 +96,30 @@ def quantize(
         score_layers = split.heavy_scores
         if split.layers:
             model = replace(model, onnx_bytes=model_bytes(split.model))
-    with clock("calibrate"):
-        statistics, cache_hit = _statistics(model, calibration, cache_folder, report)
+    graph = _graph(model)
+    seen = _Seen(graph, model, calibration, scheme, recipe)
     equalize = recipe.depthwise_equalization
-    if scheme.equalize_depthwise if equalize is None else equalize:
+    equalizes = scheme.equalize_depthwise if equalize is None else equalize
+    with clock("calibrate"):
+        glances = Glances() if equalizes else seen.glances
+        statistics, cache_hit = _statistics(model, calibration, cache_folder, report, glances)
+    if equalizes:
         with clock("equalize"):
             model, changed = equalize_depthwise(model, statistics, least_spread=scheme.least_equalized_spread)
         if changed:
             with clock("calibrate equalised"):
-                statistics, _ = _statistics(model, calibration, cache_folder, report)
-    graph = ir.serde.deserialize_model(onnx.load_from_string(model.onnx_bytes))
+                graph = _graph(model)
+                seen = _Seen(graph, model, calibration, scheme, recipe)
+                statistics, _ = _statistics(model, calibration, cache_folder, report, seen.glances)
     with clock("ranges"):
         grids = choose_grids(
             graph, scheme, recipe, statistics,
-            _tensors(model, calibration, _RANGE_IMAGES, _FEWEST_RANGE_IMAGES),
+            _tensors(model, calibration, _spread(model, calibration, _RANGE_IMAGES, _FEWEST_RANGE_IMAGES)),
             progress=lambda done, total: report("ranges", done, total),
         )  # fmt: skip
 
     with clock("weights"):
-        heads = _compensated(graph, model, calibration, scheme, recipe)
+        heads = _compensated(seen, model, calibration, scheme, recipe)
         weights = {name: found.weight for name, found in heads.items()}
         settled = {name: found.bias_shift for name, found in heads.items()}
 
@@ -125,11 +131,13 @@ def quantize(
         )  # fmt: skip
 
     with clock("tune"):
-        images = _tensors(model, calibration, _ERROR_IMAGES, _FEWEST_ERROR_IMAGES)
-        predictor = _predictor(model, calibration, recipe)
+        images = _tensors(
+            model, calibration, _spread(model, calibration, _ERROR_IMAGES, _FEWEST_ERROR_IMAGES)
+        )
+        predictor = _predictor(seen, model, calibration, scheme, recipe)
         tuned = tune(
             graph, recipe, make_plan, images, predictor,
-            harm=lambda: _harm(graph, model, images), max_layers=scheme.max_float_layers,
+            harm=lambda: _harm(graph, model, images, scheme), max_layers=scheme.max_float_layers,
             points_per_share=scheme.points_per_float_share,
             progress=lambda done, total: report("tune", done, total),
         )  # fmt: skip
@@ -146,20 +154,55 @@ def quantize(
     )
 
 
-def _compensated(
-    graph: ir.Model, model: FloatModel, calibration: CalibrationSet, scheme: Scheme, recipe: Recipe
-) -> dict[str, CompensatedWeight]:
-    """Weights of the prediction layers that are INT8; a bias in int32 may ask for other scales."""
+def _graph(model: FloatModel) -> ir.Model:
+    return ir.serde.deserialize_model(onnx.load_from_string(model.onnx_bytes))
+
+
+class _Seen:
+    """What is seen of the float model's tensors while statistics are taken, for the stages behind."""
+
+    def __init__(
+        self, graph: ir.Model, model: FloatModel, calibration: CalibrationSet, scheme: Scheme, recipe: Recipe
+    ) -> None:
+        self.glances = Glances()
+        self.head_inputs = HeadInputs(
+            graph, _compensated_names(graph, scheme, recipe), spec=model.input, head=model.head
+        )
+        self.moment_images = _spread(model, calibration, _MOMENT_IMAGES, _FEWEST_MOMENT_IMAGES)
+        self.moments: Mapping[int, dict[str, Moments]] = {}
+        if self.head_inputs.layers:
+            self.moments = self.glances.ask(self.head_inputs.names, self.moment_images, self.head_inputs.of)
+        self.prediction_images = _spread(model, calibration, _PREDICTION_IMAGES, _FEWEST_PREDICTION_IMAGES)
+        self.answers: Mapping[int, Answer] = {}
+        if recipe.max_predicted_drop is not None:
+            self.answers = self.glances.ask(
+                [model.head.output],
+                self.prediction_images,
+                lambda values: answer(values, spec=model.input, head=model.head),
+            )
+
+
+def _compensated_names(graph: ir.Model, scheme: Scheme, recipe: Recipe) -> list[str]:
+    """Prediction layers that are INT8; a bias in int32 may ask for other scales."""
     if not recipe.weight_compensation or scheme.quantize_bias:
-        return {}
+        return []
     ops = assign_precisions(graph, scheme, recipe)
     heads = [node_name(node) for node in head_nodes(graph.graph, tail_nodes(graph.graph))]
-    names = [name for name in heads if ops[name].precision is Precision.INT8]
-    if not names:
+    return [name for name in heads if ops[name].precision is Precision.INT8]
+
+
+def _compensated(
+    seen: _Seen, model: FloatModel, calibration: CalibrationSet, scheme: Scheme, recipe: Recipe
+) -> dict[str, CompensatedWeight]:
+    """Weights of the prediction layers that are INT8."""
+    if not seen.head_inputs.layers:
         return {}
+    missing = [image for image in seen.moment_images if image not in seen.moments]
+    computed = seen.head_inputs.of_images(_tensors(model, calibration, missing))
+    moments = {**seen.moments, **dict(zip(missing, computed, strict=True))}
     return compensated_heads(
-        graph, names, _tensors(model, calibration, _MOMENT_IMAGES, _FEWEST_MOMENT_IMAGES),
-        spec=model.input, head=model.head, granularity=recipe.granularity, method=recipe.weight_range,
+        seen.head_inputs, [moments[image] for image in seen.moment_images],
+        granularity=recipe.granularity, method=recipe.weight_range,
         bits=recipe.weight_bits or scheme.weight_bits, half_scales=scheme.half_scales,
     )  # fmt: skip
 
@@ -178,7 +221,11 @@ class _Clock:
 
 
 def _statistics(
-    model: FloatModel, calibration: CalibrationSet, cache_folder: Path | None, report: Progress
+    model: FloatModel,
+    calibration: CalibrationSet,
+    cache_folder: Path | None,
+    report: Progress,
+    glances: Glances,
 ) -> tuple[Statistics, bool]:
     """Statistics from the cache, or observed piece by piece with each piece kept until all are there."""
     cache = StatisticsCache(cache_folder, model_sha256=model.sha256, spec=model.input)
@@ -186,7 +233,7 @@ def _statistics(
     whole = cache.load(digests)
     if whole is not None:
         return whole, True
-    observer = Observer(ir.serde.deserialize_model(onnx.load_from_string(model.onnx_bytes)))
+    observer = Observer(_graph(model), watched=glances.names)
     total = len(calibration.samples)
     done = _Counter(lambda count: report("calibrate", count, total))
 
@@ -197,7 +244,8 @@ def _statistics(
             done.add(len(digests[chunk]))
             return known
         tensors = (tensor for _, tensor, _ in iter_tensors(calibration.samples[chunk], model.input))
-        observed = observer.observe(tensors, progress=lambda _: done.add(1))
+        looks = glances.looks(range(start, min(start + _CHUNK_IMAGES, total)))
+        observed = observer.observe(tensors, looks=looks, progress=lambda _: done.add(1))
         cache.store(digests[chunk], observed, compress=False)
         return observed
 
@@ -222,29 +270,46 @@ class _Counter:
             self._report(self._count)
 
 
-def _tensors(model: FloatModel, calibration: CalibrationSet, usual: int, fewest: int) -> list[Float32Array]:
-    """Pre-processed inputs of evenly spread calibration images, so many for inputs of a usual size."""
+def _spread(model: FloatModel, calibration: CalibrationSet, usual: int, fewest: int) -> list[int]:
+    """Numbers of evenly spread calibration images, so many for inputs of a usual size."""
     total = len(calibration.samples)
     scale = min(_MOST_MORE, _USUAL_PX / (model.input.height_px * model.input.width_px))
     count = max(fewest, round(usual * scale))
-    indices = np.unique(np.linspace(0, total - 1, min(count, total)).round().astype(int))
-    chosen = [calibration.samples[index] for index in indices]
+    return [int(i) for i in np.unique(np.linspace(0, total - 1, min(count, total)).round())]
+
+
+def _tensors(model: FloatModel, calibration: CalibrationSet, images: Sequence[int]) -> list[Float32Array]:
+    """Pre-processed inputs of these calibration images."""
+    chosen = [calibration.samples[image] for image in images]
     return [tensor for _, tensor, _ in iter_tensors(chosen, model.input, workers=2)]
 
 
-def _harm(graph: ir.Model, model: FloatModel, images: Sequence[Float32Array]) -> Harm:
+def _harm(graph: ir.Model, model: FloatModel, images: Sequence[Float32Array], scheme: Scheme) -> Harm:
     """What layers are ranked by: objects where the head shows them, else the prediction layers' noise."""
     few = images[:: max(1, len(images) // _RANKING_IMAGES)][:_RANKING_IMAGES]
     if has_rows(model.head):
-        return OutputDrift(graph, few, spec=model.input, head=model.head)
+        return OutputDrift(
+            graph, few, spec=model.input, head=model.head, integer_kernels=_integer_kernels(scheme)
+        )
     return OutputNoise(graph, few)
 
 
-def _predictor(model: FloatModel, calibration: CalibrationSet, recipe: Recipe) -> DropPredictor | None:
+def _integer_kernels(scheme: Scheme) -> bool:
+    """Whether the layers of its QDQ models give rounded numbers."""
+    return scheme.placement is Placement.EVERY_TENSOR
+
+
+def _predictor(
+    seen: _Seen, model: FloatModel, calibration: CalibrationSet, scheme: Scheme, recipe: Recipe
+) -> DropPredictor | None:
     if recipe.max_predicted_drop is None:
         return None
-    images = _tensors(model, calibration, _PREDICTION_IMAGES, _FEWEST_PREDICTION_IMAGES)
-    return DropPredictor(model.onnx_bytes, images, spec=model.input, head=model.head)
+    known = [(place, seen.answers.get(image)) for place, image in enumerate(seen.prediction_images)]
+    return DropPredictor(
+        model.onnx_bytes, _tensors(model, calibration, seen.prediction_images),
+        spec=model.input, head=model.head, integer_kernels=_integer_kernels(scheme),
+        known={place: found for place, found in known if found is not None},
+    )  # fmt: skip
 
 
 def _named(qdq: bytes) -> bytes:

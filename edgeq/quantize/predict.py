@@ -9,7 +9,8 @@ between the two was fitted on measured pairs (see :data:`_LINEAR`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 
 import numpy as np
 import onnxruntime as ort
@@ -20,9 +21,10 @@ from edgeq.model.decode import decode_outputs
 from edgeq.quantize.ort import cpu_session, in_parallel
 from edgeq.types import Detections, DetectionTruth, Float32Array, HeadSpec, InputSpec, PostProcess, Task
 
-__all__ = ["DropPredictor"]
+__all__ = ["Answer", "DropPredictor", "answer"]
 
 _CONFIDENT = 0.25
+_POST = PostProcess(confidence=0.01, max_detections=100)
 _LINEAR, _QUADRATIC = 0.02, 0.0022
 """drop = 0.02 d + 0.0022 d^2 with d = 100 - AP 50-95 against the float model's detections. Fitted on 19
 INT8 variants of YOLOX-Nano, YOLOv5n, YOLOv8n and YOLO11n with drops of 0 to 11 points on COCO images.
@@ -40,29 +42,47 @@ class _InputPixels:
         return boxes_xyxy
 
 
-_Answer = Detections | int
+Answer = Detections | int
 """What a model says of one image: detections, or the best class."""
+
+
+def answer(outputs: Mapping[str, Float32Array], *, spec: InputSpec, head: HeadSpec) -> Answer:
+    """What a model says, from the output that the head names."""
+    found = decode_outputs(outputs, head=head, spec=spec, geometry=_InputPixels(), post=_POST)
+    return found if isinstance(found, Detections) else int(np.argmax(found))
 
 
 class DropPredictor:
     """Predicts the drop of INT8 models against one float model."""
 
     def __init__(
-        self, float_model: bytes, images: Sequence[Float32Array], *, spec: InputSpec, head: HeadSpec
+        self,
+        float_model: bytes,
+        images: Sequence[Float32Array],
+        *,
+        spec: InputSpec,
+        head: HeadSpec,
+        integer_kernels: bool = True,
+        known: Mapping[int, Answer] | None = None,
     ) -> None:
-        """Load the float model, which runs when it is first compared with.
+        """Note what to compare with; the float model runs when it is first needed.
 
         Args:
             float_model: serialised ONNX.
             images: pre-processed calibration inputs.
             spec: of the input.
             head: of the outputs.
+            integer_kernels: as for :func:`edgeq.quantize.ort.cpu_session`; False where layers give float
+                in the runtime too.
+            known: position of an image -> what the float model says of it, as far as that is known.
         """
         # Every second one first: half of them are spread as all are.
-        self._images = [*images[::2], *images[1::2]]
-        self._spec, self._head = spec, head
-        self._float_session = cpu_session(float_model)
-        self._float: list[_Answer] = []
+        order = [*range(0, len(images), 2), *range(1, len(images), 2)]
+        self._images = [images[position] for position in order]
+        given = known or {}
+        self._float = {place: given[position] for place, position in enumerate(order) if position in given}
+        self._spec, self._head, self._integer_kernels = spec, head, integer_kernels
+        self._float_model = float_model
 
     def predict(self, int8_model: bytes, *, enough: float | None = None) -> float:
         """Predicted drop in points of mAP 50-95 x 100 or top-1 x 100; 0 or more.
@@ -72,20 +92,26 @@ class DropPredictor:
             enough: where half of the images predict no more than this, the others are left out. Not for
                 models that are compared with each other.
         """
-        session = cpu_session(int8_model)
-        found: list[_Answer] = []
+        session = cpu_session(int8_model, integer_kernels=self._integer_kernels)
+        found: list[Answer] = []
         total, drop = len(self._images), 0.0
         for count in (total,) if enough is None else ((total + 1) // 2, total):
-            found += self._answers(session, len(found), count)
-            self._float += self._answers(self._float_session, len(self._float), count)
+            found += self._answers(session, range(len(found), count))
+            missing = [place for place in range(count) if place not in self._float]
+            if missing:
+                self._float.update(zip(missing, self._answers(self._float_session, missing), strict=True))
             drop = self._drop(found)
             if enough is not None and drop <= enough:
                 break
         return drop
 
-    def _drop(self, found: Sequence[_Answer]) -> float:
+    @cached_property
+    def _float_session(self) -> ort.InferenceSession:
+        return cpu_session(self._float_model)
+
+    def _drop(self, found: Sequence[Answer]) -> float:
         """Of the answers to the first images."""
-        exact = self._float[: len(found)]
+        exact = [self._float[place] for place in range(len(found))]
         if self._head.task is Task.CLASSIFY:
             changed = np.mean([first != second for first, second in zip(found, exact, strict=True)])
             return float(100.0 * changed * _CLASS_SHARE)
@@ -97,19 +123,15 @@ class DropPredictor:
         distance = 0.0 if np.isnan(score) else 100.0 * (1.0 - float(score))
         return _LINEAR * distance + _QUADRATIC * distance * distance
 
-    def _answers(self, session: ort.InferenceSession, start: int, stop: int) -> list[_Answer]:
+    def _answers(self, session: ort.InferenceSession, places: Sequence[int]) -> list[Answer]:
         name = session.get_inputs()[0].name
         wanted = [self._head.output]
-        post = PostProcess(confidence=0.01, max_detections=100)
 
-        def answer(image: Float32Array) -> _Answer:
-            outputs = {self._head.output: session.run(wanted, {name: image})[0]}
-            found = decode_outputs(
-                outputs, head=self._head, spec=self._spec, geometry=_InputPixels(), post=post
-            )
-            return found if isinstance(found, Detections) else int(np.argmax(found))
+        def one(place: int) -> Answer:
+            outputs = {self._head.output: session.run(wanted, {name: self._images[place]})[0]}
+            return answer(outputs, spec=self._spec, head=self._head)
 
-        return list(in_parallel(answer, self._images[start:stop]))
+        return list(in_parallel(one, places))
 
 
 def _pooled(found: Detections) -> Detections:

@@ -70,7 +70,7 @@ class OutputNoise:
         return float(np.mean(np.median(ratios, axis=0))) if self._names else 0.0
 
     def _outputs(self, model: ir.Model) -> list[list[Float32Array]]:
-        session, input_name, names = session_with_outputs(model, self._names)
+        session, input_name, names = session_with_outputs(model, self._names, blocked=True)
         return list(in_parallel(lambda image: session.run(names, {input_name: image}), self._images))
 
 

@@ -20,6 +20,9 @@ __all__ = ["RuntimeFolder"]
 class RuntimeFolder:
     """Members of `edgeq.runtimes.base.Runtime` that are functions of the folder's own modules."""
 
+    keeps_interface: bool = False
+    """Whether an artifact's inputs and outputs have the float model's names, shapes and types."""
+
     @property
     def session_factory(self) -> str:
         """``open_session`` of the folder's ``session``."""

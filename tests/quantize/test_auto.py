@@ -9,13 +9,16 @@ import pytest
 
 from edgeq.quantize import auto
 from edgeq.quantize.auto import choose_grids
-from edgeq.quantize.graph import tail_nodes
+from edgeq.quantize.graph import is_layer, node_name, tail_nodes
 from edgeq.quantize.grid import Affine, Range, affine, fake_quantize
 from edgeq.quantize.insert import model_bytes
 from edgeq.quantize.local_error import LocalModel, noise_to_signal
 from edgeq.quantize.observe import Observer, session_with_outputs
+from edgeq.quantize.planner import build_plan
+from edgeq.quantize.precision import block_of
 from edgeq.quantize.ranges.mse import mse
-from edgeq.quantize.recipe import RangeMethod
+from edgeq.quantize.recipe import RangeMethod, Recipe
+from edgeq.runtimes.openvino.scheme import scheme as openvino_scheme
 from edgeq.runtimes.symmetric import symmetric_scheme
 from edgeq.types import IntegerType
 
@@ -257,10 +260,29 @@ def test_progress_counts_the_tensors_and_parts_change_nothing(monkeypatch):
     whole = choose_grids(model, UINT8, AUTO, statistics, pictures, progress=lambda *done: seen.append(done))
     count = seen[-1][1]
     assert seen == [(count, count)]
-    monkeypatch.setattr(auto, "_TOGETHER", 2)
+    monkeypatch.setattr(auto, "_TOGETHER_MB", 1e-9)
     seen.clear()
     assert choose_grids(model, UINT8, AUTO, statistics, pictures, progress=lambda *d: seen.append(d)) == whole
-    assert seen == [(min(done, count), count) for done in range(2, count + 2, 2)]
+    assert seen == [(done, count) for done in range(1, count + 1)]
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_no_plan_rounds_what_is_taken_for_the_inside_of_a_fusion(name):
+    model = normalised(NETS[name]())
+    statistics = Observer(model).observe(images(2, size=size_of(model)))
+    scheme = openvino_scheme()
+    recipe = Recipe(range=RangeMethod.MINMAX)
+    grids = choose_grids(model, scheme, recipe, statistics, [])
+    # Without their grids planning would fail, whichever layer is kept in float.
+    inside = {n for n in grids if auto._stays_in_fusion(value_named(model, n), scheme)}
+    rest = {name: plan for name, plan in grids.items() if name not in inside}
+    layers = [node for node in model.graph if is_layer(node)]
+    for kept in ([], *([layer] for layer in layers)):
+        blocks = {node_name(node): "kept" for layer in kept for node in block_of(layer)}
+        plan = build_plan(model, scheme, recipe, rest, kept_float=blocks)
+        assert plan == build_plan(model, scheme, recipe, grids, kept_float=blocks)
+        assert not inside & set(plan.tensors)
+    assert inside or name in ("attention", "residual", "classifier")
 
 
 def test_a_network_that_ends_in_a_long_region_is_judged_at_the_tensor():

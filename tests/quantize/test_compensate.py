@@ -12,7 +12,7 @@ import pytest
 from edgeq.data.images import read_image
 from edgeq.data.preprocess import preprocess
 from edgeq.model.source import load
-from edgeq.quantize.compensate import best_by_level, compensated_heads, compensated_rounding
+from edgeq.quantize.compensate import HeadInputs, best_by_level, compensated_heads, compensated_rounding
 from edgeq.quantize.drift import OutputDrift
 from edgeq.quantize.graph import add_constant, head_nodes, node_name, tail_nodes
 from edgeq.quantize.observe import session_with_outputs
@@ -70,10 +70,9 @@ def test_dead_inputs_do_no_harm():
 
 def heads_of(proto, names=("head", "reg", "obj", "cls", "stem"), pictures=None, **options):
     model = float_model(proto)
-    return compensated_heads(
-        normalised(proto), names, images() if pictures is None else pictures,
-        spec=model.input, head=model.head, **{**ROUNDING, **options},
-    )  # fmt: skip
+    inputs = HeadInputs(normalised(proto), names, spec=model.input, head=model.head)
+    observed = inputs.of_images(images() if pictures is None else pictures)
+    return compensated_heads(inputs, observed, **{**ROUNDING, **options})
 
 
 def test_only_prediction_layers_that_are_asked_for_are_touched():
@@ -122,9 +121,8 @@ def test_likely_objects_move_less_than_with_rounding_to_the_nearest(shared_data)
     graph = ir.serde.deserialize_model(onnx.load_from_string(model.onnx_bytes))
     pictures = [preprocess(read_image(file), model.input)[0] for file in files[:24]]
     names = [node_name(node) for node in head_nodes(graph.graph, tail_nodes(graph.graph))]
-    found = compensated_heads(
-        graph, names, pictures[:16], spec=model.input, head=model.head, **ROUNDING
-    )  # fmt: skip
+    inputs = HeadInputs(graph, names, spec=model.input, head=model.head)
+    found = compensated_heads(inputs, inputs.of_images(pictures[:16]), **ROUNDING)
     assert len(found) == 3
     drift = OutputDrift(graph, pictures[16:], spec=model.input, head=model.head)
     nearest, cancelling = graph.clone(), graph.clone()

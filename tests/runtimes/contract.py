@@ -14,7 +14,7 @@ from cli.conftest import make_detector
 from onnx import TensorProto, helper
 
 from edgeq.errors import EdgeqError, ModelError, UnavailableError
-from edgeq.model.fitting import fit_input
+from edgeq.model.fitting import fit_input, fit_specs
 from edgeq.model.source import load
 from edgeq.runtimes import load_runtime
 from edgeq.runtimes.base import LayerPrecision, LowerOptions, SessionOptions
@@ -136,6 +136,12 @@ class RuntimeContract:
     def test_int8_comes_first_among_the_precisions(self, runtime):
         assert runtime.precisions[0] is ModelPrecision.INT8
         assert isinstance(runtime.integer_io, bool)
+
+    def test_an_interface_that_is_kept_is_the_float_models(self, runtime, session, float_model):
+        if not getattr(runtime, "keeps_interface", False):
+            pytest.skip("artifacts of this runtime may have another interface")
+        fitted = fit_specs(float_model.input, float_model.head, session.inputs, session.outputs)
+        assert fitted == (float_model.input, float_model.head)
 
     def test_a_failed_lowering_leaves_nothing_behind(self, runtime, tmp_path):
         if not self.refuses_unknown_ops:

@@ -25,6 +25,7 @@ class OnnxRuntime(RuntimeFolder):
     artifact_suffixes: tuple[str, ...] = (".onnx",)
     default_float: str = "float32"
     integer_io: bool = False
+    keeps_interface: bool = True
 
     @property
     def precisions(self) -> tuple[ModelPrecision, ...]:

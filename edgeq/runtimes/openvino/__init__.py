@@ -25,6 +25,7 @@ class OpenVino(RuntimeFolder):
     install: str = 'pip install "edgeq[openvino]"'
     artifact_suffixes: tuple[str, ...] = (".xml",)
     integer_io: bool = False
+    keeps_interface: bool = True
 
     @property
     def options(self) -> tuple[RuntimeOption, ...]:
