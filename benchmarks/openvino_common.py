@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from edgeq import api
 from edgeq.bundle.read import Bundle
-from edgeq.types import Dataset, Sample
+from edgeq.types import Dataset, Sample, TensorInfo
 
 __all__ = ["calibration_samples", "evaluation_set", "metric_of"]
 
@@ -22,13 +22,18 @@ class CompiledSession:
 
     def __init__(self, compiled: Any) -> None:
         self._request = compiled.create_infer_request()
-        self._names = [min(port.get_names()) for port in compiled.outputs]
+        self.inputs, self.outputs = map(_ports, (compiled.inputs, compiled.outputs))
         self.details: dict[str, str] = {}
+        self.metadata: dict[str, str] = {}
 
     def infer(self, tensor: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
         self._request.infer([tensor])
         values = [np.array(entry.data) for entry in self._request.output_tensors]
-        return dict(zip(self._names, values, strict=True))
+        return {port.name: value for port, value in zip(self.outputs, values, strict=True)}
+
+
+def _ports(ports: Iterable[Any]) -> tuple[TensorInfo, ...]:
+    return tuple(TensorInfo(min(port.get_names()), tuple(port.shape), "float32") for port in ports)
 
 
 def calibration_samples(bundle: Bundle, calib: Path) -> list[Sample]:
