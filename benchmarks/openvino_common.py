@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from edgeq import api
 from edgeq.bundle.read import Bundle
-from edgeq.types import Dataset, Sample, TensorInfo
+from edgeq.types import Dataset, DetectionTruth, Sample, TensorInfo
 
 __all__ = ["calibration_samples", "evaluation_set", "metric_of"]
 
@@ -53,9 +53,18 @@ def evaluation_set(bundle: Bundle, calib: Path, labels: Path, limit: int | None 
     return dataclasses.replace(dataset, samples=samples[:limit] if limit else samples)
 
 
+def _labelled(sample: Sample) -> bool:
+    return not isinstance(sample.truth, DetectionTruth) or len(sample.truth.boxes_xyxy) > 0
+
+
 def metric_of(compiled: Any, samples: Sequence[Sample], bundle: Bundle) -> float:
-    """mAP 50-95 or top-1, 0..1, on labelled samples."""
+    """mAP 50-95 or top-1, 0..1, on labelled samples; 0 for images without a box, whatever was found.
+
+    NNCF also asks for single images, to rank layers by them.
+    """
     manifest = bundle.manifest
+    if not any(_labelled(sample) for sample in samples):
+        return 0.0
     dataset = Dataset(tuple(samples), manifest.head.class_names, manifest.head.task, "calibration", "train")
     found = api.evaluate(
         CompiledSession(compiled), dataset, spec=manifest.input, head=manifest.head,
