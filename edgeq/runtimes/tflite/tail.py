@@ -33,7 +33,8 @@ def split_tail(graph: Graph) -> tuple[Graph, Graph | None]:
         more = "" if len(inside) <= _NAMED else f" and {len(inside) - _NAMED} more"
         raise ModelError(
             f"an integer-only model cannot have float layers between integer ones: {names}{more}",
-            fix="set them to int8 in the recipe, or lower with float inputs and outputs",
+            fix="leave --io int8 out; or, where a recipe keeps them in float, set them to int8 there "
+            "(attention, its softmax and its products of activations, has no integer form here)",
         )
     if not tail:
         return graph, None
