@@ -15,6 +15,7 @@ import numpy as np
 from edgeq.data.select import evenly
 from edgeq.evaluate.fit_model import FitFinding, FitModel, Image, Severity, logits, side_by_side
 from edgeq.evaluate.matching import match_image
+from edgeq.model.decode import InputPixels
 from edgeq.types import Detections, DetectionTruth, Float32Array, InputSpec, Layout, Prediction, Sample, Task
 
 __all__ = ["check_range"]
@@ -31,13 +32,6 @@ _FEWEST_BOXES = 5
 _LEAST_REACTION = 0.1
 """Spread of class scores over images against that over classes; under it, the model sees no difference."""
 _FACTORS = {"x255": 255.0, "/255": 1 / 255}
-
-
-class _InputPixels:
-    """Leaves boxes in the model's input, where an image and its mirror image are compared."""
-
-    def to_original(self, boxes_xyxy: Float32Array, /) -> Float32Array:
-        return boxes_xyxy
 
 
 def check_range(model: FitModel, samples: Sequence[Sample]) -> tuple[dict[str, float], list[FitFinding]]:
@@ -86,10 +80,10 @@ def _mirror_agreement(model: FitModel, samples: Sequence[Sample], factor: float)
 
     def pair(image: Image) -> tuple[Prediction, Prediction]:
         scaled = image[1] * np.float32(factor)
-        mirrored = model.predict(np.flip(scaled, axis=mirror_axis), _InputPixels())
+        mirrored = model.predict(np.flip(scaled, axis=mirror_axis), InputPixels())
         if factor == 1.0:
-            return model.predict_kept(image, _InputPixels()), mirrored
-        return model.predict(scaled, _InputPixels()), mirrored
+            return model.predict_kept(image, InputPixels()), mirrored
+        return model.predict(scaled, InputPixels()), mirrored
 
     pairs = side_by_side(pair, samples, model.spec)
     boxes = [(a, b) for a, b in pairs if isinstance(a, Detections) and isinstance(b, Detections)]

@@ -23,6 +23,7 @@ from edgeq.types import (
 
 __all__ = [
     "BoxMapping",
+    "InputPixels",
     "cell_counts",
     "decode_classes",
     "decode_detections",
@@ -42,6 +43,14 @@ class BoxMapping(Protocol):
     def to_original(self, boxes_xyxy: Float32Array, /) -> Float32Array:
         """Boxes (n, 4) of the model's input in pixels of the original image, cut at its edges."""
         ...
+
+
+class InputPixels:
+    """Boxes stay in pixels of the model's input: for answers to the same tensor, compared with each other."""
+
+    def to_original(self, boxes_xyxy: Float32Array, /) -> Float32Array:
+        """Boxes (n, 4) as they are."""
+        return boxes_xyxy
 
 
 class _Candidates(NamedTuple):

@@ -17,7 +17,7 @@ import onnxruntime as ort
 
 from edgeq.evaluate.matching import match_images
 from edgeq.evaluate.precision import mean_average_precision
-from edgeq.model.decode import decode_outputs
+from edgeq.model.decode import InputPixels, decode_outputs
 from edgeq.quantize.ort import cpu_session, in_parallel
 from edgeq.types import Detections, DetectionTruth, Float32Array, HeadSpec, InputSpec, PostProcess, Task
 
@@ -35,20 +35,13 @@ _CLASS_SHARE = 0.25
 wrong in both, so the drop is well below the share of changes."""
 
 
-class _InputPixels:
-    """Boxes stay in the model's input."""
-
-    def to_original(self, boxes_xyxy: Float32Array, /) -> Float32Array:
-        return boxes_xyxy
-
-
 Answer = Detections | int
 """What a model says of one image: detections, or the best class."""
 
 
 def answer(outputs: Mapping[str, Float32Array], *, spec: InputSpec, head: HeadSpec) -> Answer:
     """What a model says, from the output that the head names."""
-    found = decode_outputs(outputs, head=head, spec=spec, geometry=_InputPixels(), post=_POST)
+    found = decode_outputs(outputs, head=head, spec=spec, geometry=InputPixels(), post=_POST)
     return found if isinstance(found, Detections) else int(np.argmax(found))
 
 

@@ -31,15 +31,13 @@ class SummaryRecorder:
         self._names = list(names)
         self._channel_ends = np.cumsum([0, *channel_counts])
         self._subset_ends = np.cumsum([0, *subset_sizes])
-        channels = int(self._channel_ends[-1])
-        self._low = np.full(channels, np.inf, np.float32)
-        self._high = np.full(channels, -np.inf, np.float32)
-        self._sums = np.zeros((2, channels))
+        self._channels = _Channels(int(self._channel_ends[-1]))
+        """Of all tensors, one after the other."""
         self._image_lows: list[Float32Array] = []
         self._image_highs: list[Float32Array] = []
         self._uncounted: list[Float32Array] = []
         """Subsets of the last images."""
-        self._histograms: list[Histogram] = []
+        self._histograms: list[Histogram | None] = [None] * len(self._names)
 
     def add(self, lows: Float32Array, highs: Float32Array, subsets: Float32Array) -> None:
         """One image: extremes per channel, and values for the histograms, of all tensors.
@@ -56,9 +54,7 @@ class SummaryRecorder:
         wrong = np.flatnonzero(~np.isfinite(image_lows) | ~np.isfinite(image_highs) | np.isnan(seen))
         if len(wrong):
             raise not_finite(self._names[wrong[0]])
-        np.minimum(self._low, lows, out=self._low)
-        np.maximum(self._high, highs, out=self._high)
-        self._sums += np.stack([lows, highs])
+        self._channels.add(lows, highs)
         self._image_lows.append(image_lows)
         self._image_highs.append(image_highs)
         self._uncounted.append(subsets)
@@ -71,29 +67,23 @@ class SummaryRecorder:
             return {}
         if self._uncounted:
             self._count()
-        means = (self._sums / len(self._image_lows)).astype(np.float32)
         image_lows, image_highs = np.stack(self._image_lows, axis=1), np.stack(self._image_highs, axis=1)
         found = {}
-        for index, name in enumerate(self._names):
-            own = slice(self._channel_ends[index], self._channel_ends[index + 1])
-            found[name] = TensorStatistics(
-                image_lows[index],
-                image_highs[index],
-                self._histograms[index],
-                ChannelStatistics(self._low[own], self._high[own], *means[:, own]),
-            )
+        for index, (name, histogram) in enumerate(zip(self._names, self._histograms, strict=True)):
+            if histogram is not None:
+                own = slice(self._channel_ends[index], self._channel_ends[index + 1])
+                found[name] = TensorStatistics(
+                    image_lows[index], image_highs[index], histogram, self._channels.build(own)
+                )
         return found
 
     def _count(self) -> None:
         count = len(self._uncounted)
         lows, highs = np.min(self._image_lows[-count:], axis=0), np.max(self._image_highs[-count:], axis=0)
-        counted = []
-        for index in range(len(self._names)):
+        for index, histogram in enumerate(self._histograms):
             own = slice(self._subset_ends[index], self._subset_ends[index + 1])
-            values = np.concatenate([subsets[own] for subsets in self._uncounted])
-            counted.append(Histogram.of(values, float(lows[index]), float(highs[index])))
-        pairs = zip(self._histograms, counted, strict=True)
-        self._histograms = [merge_histograms(*pair) for pair in pairs] if self._histograms else counted
+            values = [subsets[own] for subsets in self._uncounted]
+            self._histograms[index] = _counted(histogram, values, float(lows[index]), float(highs[index]))
         self._uncounted.clear()
 
 
@@ -107,7 +97,7 @@ class Recorder:
         self._uncounted: list[Float32Array] = []
         """Of the last images."""
         self._histogram: Histogram | None = None
-        self._channels: _ChannelRecorder | None = None
+        self._channels: _Channels | None = None
 
     @property
     def used(self) -> bool:
@@ -125,7 +115,7 @@ class Recorder:
             lows, highs = rows.min(axis=1), rows.max(axis=1)
             low, high = float(lows.min()), float(highs.max())
             if np.isfinite(low) and np.isfinite(high):
-                self._channels = self._channels or _ChannelRecorder(len(lows))
+                self._channels = self._channels or _Channels(len(lows))
                 self._channels.add(lows, highs)
         else:
             low, high = float(values.min()), float(values.max())
@@ -140,8 +130,7 @@ class Recorder:
     def _count(self) -> None:
         count = len(self._uncounted)
         low, high = min(self._lows[-count:]), max(self._highs[-count:])
-        counted = Histogram.of(np.concatenate(self._uncounted), low, high)
-        self._histogram = counted if self._histogram is None else merge_histograms(self._histogram, counted)
+        self._histogram = _counted(self._histogram, self._uncounted, low, high)
         self._uncounted.clear()
 
     def build(self) -> TensorStatistics:
@@ -158,8 +147,8 @@ class Recorder:
         )
 
 
-class _ChannelRecorder:
-    """Running statistics per channel."""
+class _Channels:
+    """Running extremes of channels."""
 
     def __init__(self, channels: int) -> None:
         self._low = np.full(channels, np.inf, np.float32)
@@ -173,9 +162,16 @@ class _ChannelRecorder:
         self._sums += np.stack([lows, highs])
         self._count += 1
 
-    def build(self) -> ChannelStatistics:
-        means = (self._sums / self._count).astype(np.float32)
-        return ChannelStatistics(self._low, self._high, *means)
+    def build(self, own: slice = slice(None)) -> ChannelStatistics:
+        """Of these channels."""
+        means = (self._sums[:, own] / self._count).astype(np.float32)
+        return ChannelStatistics(self._low[own], self._high[own], *means)
+
+
+def _counted(before: Histogram | None, values: Sequence[Float32Array], low: float, high: float) -> Histogram:
+    """A histogram with the values of some more images, which lie between low and high, added."""
+    counted = Histogram.of(np.concatenate(values), low, high)
+    return counted if before is None else merge_histograms(before, counted)
 
 
 def not_finite(name: str) -> CalibrationError:
