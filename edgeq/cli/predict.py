@@ -117,8 +117,8 @@ def _classes(scores: Float32Array, names: tuple[str, ...]) -> list[dict[str, Any
     import numpy as np
 
     wide = scores.astype(np.float64)
-    if wide.min() < 0 or abs(wide.sum() - 1) > 1e-3:
-        wide = np.exp(wide - wide.max())
+    if np.min(wide) < 0 or abs(wide.sum() - 1) > 1e-3:
+        wide = np.exp(wide - np.max(wide))
         wide /= wide.sum()
     best = np.argsort(-wide, kind="stable")[:_TOP].tolist()
     return [{"class": names[index], "class_id": index, "score": float(wide[index])} for index in best]

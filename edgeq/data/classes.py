@@ -93,7 +93,7 @@ def _check_labels(dataset: Dataset, count: int) -> None:
     for sample in dataset.samples:
         truth = sample.truth
         if isinstance(truth, DetectionTruth):
-            highest = int(truth.class_ids.max()) if truth.class_ids.size else -1
+            highest = max(truth.class_ids.tolist(), default=-1)
         else:
             highest = -1 if truth is None else truth
         if highest >= count:

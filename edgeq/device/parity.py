@@ -87,8 +87,9 @@ def parity(host: Sequence[Prediction], device: Sequence[Prediction]) -> Parity:
             raise ValueError("detections against class scores")
         if not isinstance(mine, Detections) or not isinstance(theirs, Detections):
             count += 1
-            identical &= bool(np.array_equal(mine, theirs))  # type: ignore[arg-type]
-            error = float(np.max(np.abs(np.subtract(mine, theirs)), initial=0.0))  # type: ignore[arg-type]
+            mine, theirs = np.asarray(mine), np.asarray(theirs)
+            identical &= bool(np.array_equal(mine, theirs))
+            error = float(np.max(np.abs(mine - theirs), initial=0.0))
             score, certain, close = max(score, error), certain + 1, close + (error <= CLOSE_SCORE)
             continue
         count += len(mine.scores)

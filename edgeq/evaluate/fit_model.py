@@ -80,6 +80,6 @@ def side_by_side(
 def logits(scores: Float32Array) -> npt.NDArray[np.float64]:
     """(n, nc) scores before softmax, whether the model ends with one or not."""
     wide = scores.astype(np.float64)
-    if wide.min() >= 0 and np.allclose(wide.sum(axis=1), 1, atol=1e-3):
+    if np.min(wide) >= 0 and np.allclose(wide.sum(axis=1), 1, atol=1e-3):
         wide = np.log(np.maximum(wide, 1e-12))
     return wide

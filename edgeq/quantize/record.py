@@ -113,12 +113,12 @@ class Recorder:
         if values.ndim == 4 and values.shape[0] == 1:
             rows = values.reshape(values.shape[1], -1)
             lows, highs = rows.min(axis=1), rows.max(axis=1)
-            low, high = float(lows.min()), float(highs.max())
+            low, high = float(np.min(lows)), float(np.max(highs))
             if np.isfinite(low) and np.isfinite(high):
                 self._channels = self._channels or _Channels(len(lows))
                 self._channels.add(lows, highs)
         else:
-            low, high = float(values.min()), float(values.max())
+            low, high = float(np.min(values)), float(np.max(values))
         if not (np.isfinite(low) and np.isfinite(high)):
             raise not_finite(self._name)
         self._lows.append(low)

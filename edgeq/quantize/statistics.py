@@ -50,12 +50,12 @@ class TensorStatistics:
     @property
     def low(self) -> float:
         """Minimum over all images."""
-        return float(self.image_low.min())
+        return float(np.min(self.image_low))
 
     @property
     def high(self) -> float:
         """Maximum over all images."""
-        return float(self.image_high.max())
+        return float(np.max(self.image_high))
 
 
 @dataclass(frozen=True)
@@ -135,8 +135,8 @@ def _merge_channels(
         return np.asarray(weights @ rows / weights.sum(), np.float32)
 
     return ChannelStatistics(
-        low=np.min([part.low for part in parts], axis=0),
-        high=np.max([part.high for part in parts], axis=0),
+        low=np.stack([part.low for part in parts]).min(axis=0),
+        high=np.stack([part.high for part in parts]).max(axis=0),
         mean_low=mean("mean_low"),
         mean_high=mean("mean_high"),
     )

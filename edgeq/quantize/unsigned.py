@@ -134,7 +134,7 @@ def _product(
     for index, (integers, _, zero) in enumerate(factors):
         wide = step("Cast", [integers], f"wide{index}", to=onnx.TensorProto.FLOAT)
         centred.append(step("Sub", [wide, constant(f"zero{index}", zero)], f"centred{index}"))
-    scale = factors[0][1] * factors[1][1] / rounding[1]
+    scale = float(factors[0][1] * factors[1][1] / rounding[1])
     scaled = step("Mul", [step("Mul", centred, "product"), constant("scale", scale)], "scaled")
     moved = step("Add", [step("Round", [scaled], "rounded"), constant("zero", rounding[2])], "moved")
     clipped = step("Clip", [moved, constant("least", 0), constant("most", 255)], "clipped")

@@ -32,7 +32,7 @@ def latency_histogram(name: str, samples_ns: object) -> str:
     values = values[np.isfinite(values) & (values >= 0)]
     if values.size < 2:
         return ""
-    low, high = float(values.min()), float(np.percentile(values, 99.5))
+    low, high = float(np.min(values)), float(np.percentile(values, 99.5))
     high = high if high > low else low + max(low * 0.01, 1e-6)
     counts, _ = np.histogram(np.minimum(values, high), bins=_BARS, range=(low, high))
     return _svg(name, values, counts.tolist(), low, high)
@@ -48,7 +48,7 @@ def _svg(name: str, values: npt.NDArray[np.float64], counts: list[int], low: flo
     median = float(np.median(values))
     at = min(_WIDTH_PX, (median - low) / (high - low) * _WIDTH_PX)
     beyond = int((values > high).sum())
-    tail = f", {beyond} beyond, greatest {values.max():.2f}" if beyond else ""
+    tail = f", {beyond} beyond, greatest {np.max(values):.2f}" if beyond else ""
     label = f"{escape(name)}: {values.size} runs, median {median:.2f} ms{tail}"
     return (
         f'<svg viewBox="0 0 {_WIDTH_PX} {_HEIGHT_PX}" width="{_WIDTH_PX}" role="img" aria-label="{label}">'

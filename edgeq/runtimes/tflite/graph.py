@@ -42,12 +42,9 @@ class Grid:
 
     def restore(self, array: Array) -> npt.NDArray[np.float32]:
         """Real values of integers, float32, same shape."""
-        shape = [-1 if i == self.axis else 1 for i in range(array.ndim)] if self.axis is not None else ()
-        scale = np.asarray(self.scale, np.float32)
-        zero = np.asarray(self.zero_point, np.float32)
-        scale, zero = (
-            (scale.reshape(shape), zero.reshape(shape)) if shape else (scale.reshape(()), zero.reshape(()))
-        )
+        shape = [] if self.axis is None else [-1 if i == self.axis else 1 for i in range(array.ndim)]
+        scale = np.asarray(self.scale, np.float32).reshape(shape)
+        zero = np.asarray(self.zero_point, np.float32).reshape(shape)
         return np.asarray((array.astype(np.float32) - zero) * scale, np.float32)
 
     def rounded(self, array: Array) -> Array:
