@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 from edgeq.cores import core_count
@@ -75,7 +76,7 @@ class _Contest:
     def __init__(self, local: LocalModel, plans: Sequence[TensorPlan]) -> None:
         self.local = local
         self._plans = list(plans)
-        self._noise = np.zeros(len(plans))
+        self._noise: npt.NDArray[np.float64] = np.zeros(len(plans))
 
     @property
     def open(self) -> bool:

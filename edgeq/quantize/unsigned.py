@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 from onnx import numpy_helper
@@ -69,12 +70,14 @@ def _mark(proto: onnx.ModelProto) -> bool:
     return True
 
 
-def _signed_zero(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]) -> np.ndarray | None:
+def _signed_zero(
+    node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]
+) -> npt.NDArray[np.int8] | None:
     """The constant int8 zero point of a rounding; None: it has another type, or none."""
     entry = constants.get(node.input[2]) if len(node.input) > 2 else None
     if entry is None or entry.data_type != onnx.TensorProto.INT8:
         return None
-    return numpy_helper.to_array(entry)
+    return numpy_helper.to_array(entry).astype(np.int8, copy=False)
 
 
 def _write_products_out(graph: onnx.GraphProto) -> None:
@@ -120,7 +123,7 @@ def _product(
     name, nodes = node.output[0], list[onnx.NodeProto]()
 
     def constant(part: str, value: float) -> str:
-        graph.initializer.append(numpy_helper.from_array(np.float32(value), f"{name}_{part}"))
+        graph.initializer.append(numpy_helper.from_array(np.asarray(value, np.float32), f"{name}_{part}"))
         return f"{name}_{part}"
 
     def step(op: str, inputs: list[str], part: str, to: int | None = None) -> str:

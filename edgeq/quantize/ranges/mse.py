@@ -48,8 +48,8 @@ def mse(
         clip_weight: how much more a squared error counts outside the interval than inside.
     """
     observed_low, observed_high = min(statistics.low, 0.0), max(statistics.high, 0.0)
-    lows = observed_low * _LOW_SHARES if observed_low < 0 else np.zeros(1)
-    highs = observed_high * _HIGH_SHARES if observed_high > 0 else np.zeros(1)
+    lows = np.asarray(observed_low * _LOW_SHARES if observed_low < 0 else [0.0])
+    highs = np.asarray(observed_high * _HIGH_SHARES if observed_high > 0 else [0.0])
     error = _Clipping(statistics, activation or _identity)
     below_square, below_mean = error.below(lows)
     above_square, above_mean = error.above(highs)

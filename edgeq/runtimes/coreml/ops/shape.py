@@ -131,7 +131,7 @@ def pad(emit: Emitter, node: Node) -> None:
     )
     if mode is None or (pads < 0).any():
         raise refuse(node, f"mode {node.get('mode')} with pads {pads.tolist()}", "export it with plain zeros")
-    ordered = pads.reshape(2, rank).T
+    ordered: Array = pads.reshape(2, rank).T
     if mode != "constant":
         if ordered[:-2].any():
             raise refuse(node, "it pads more than the last two axes", "export it with zeros")
