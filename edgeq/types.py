@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 __all__ = [
+    "COMPUTE_OPS",
     "ColorOrder",
     "Dataset",
     "DetectionTruth",
@@ -37,6 +38,8 @@ __all__ = [
 
 Float32Array = npt.NDArray[np.float32]
 UInt8Array = npt.NDArray[np.uint8]
+COMPUTE_OPS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+"""ONNX ops that sum products: where a model's time goes, and what INT8 makes faster."""
 
 
 class Task(str, Enum):

@@ -12,6 +12,7 @@ import typer
 
 from edgeq.cli.flags import OutputFlags, RuntimeOptions, SubjectPath, Threads, command
 from edgeq.cli.onflags import On
+from edgeq.types import COMPUTE_OPS
 
 if TYPE_CHECKING:
     from edgeq.cli.console import Console
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from edgeq.targets import Target
 
 __all__ = ["audit", "audit_at", "audit_json", "audit_of", "disagreements", "reasons_of"]
-
-_COMPUTE = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
 @command
@@ -152,7 +151,7 @@ def disagreements(report: AuditReport, layers: Mapping[str, Mapping[str, Any]]) 
             name
             for name, layer in layers.items()
             if layer.get("precision") == wanted
-            and layer.get("op_type") in _COMPUTE
+            and layer.get("op_type") in COMPUTE_OPS
             and name in found
             and found[name].precision is real
         ]

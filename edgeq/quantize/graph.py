@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from edgeq.types import COMPUTE_OPS
+
 __all__ = [
     "ACTIVATION_OPS",
-    "COMPUTE_OPS",
     "activation_output",
     "add_constant",
     "constant_array",
@@ -25,9 +26,6 @@ __all__ = [
     "users",
     "weight_axis",
 ]
-
-COMPUTE_OPS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
-"""Where the multiplications are."""
 
 _WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm"})
 _ACTIVATIONS = frozenset(

@@ -14,10 +14,10 @@ from edgeq.quantize.grid import Affine, ChannelAffine, qdq_domain
 from edgeq.quantize.plan import Plan, TensorPlan
 from edgeq.quantize.recipe import Precision
 from edgeq.quantize.weights import QuantisedWeight, quantize_bias, quantize_weight, smallest_weight_scale
+from edgeq.types import COMPUTE_OPS
 
 __all__ = ["insert_qdq", "model_bytes"]
 
-_WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 _CONSTANT_INPUT_OPS = frozenset({"Add", "Mul", "Sub", "Div", "Concat"})
 
 
@@ -138,7 +138,7 @@ def _quantise_constants(graph: ir.Graph, node: ir.Node, plan: Plan) -> None:
     if node.op_type in _CONSTANT_INPUT_OPS:
         _quantise_operands(graph, node, plan.tensors)
         return
-    weight = constant_array(node.inputs[1]) if node.op_type in _WEIGHTED else None
+    weight = constant_array(node.inputs[1]) if node.op_type in COMPUTE_OPS else None
     if weight is None:
         return
     source = plan.tensors.get(node.inputs[0].name or "") if node.inputs[0] is not None else None

@@ -18,10 +18,10 @@ import numpy.typing as npt
 import onnx_ir as ir
 import onnxruntime as ort
 
-from edgeq.quantize.graph import COMPUTE_OPS, activation_output, node_name, users
+from edgeq.quantize.graph import activation_output, node_name, users
 from edgeq.quantize.grid import Affine, ChannelAffine, fake_quantize, qdq_domain
 from edgeq.quantize.ort import cpu_session
-from edgeq.types import Float32Array
+from edgeq.types import COMPUTE_OPS, Float32Array
 
 __all__ = ["LocalModel", "noise_to_signal"]
 

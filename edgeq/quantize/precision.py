@@ -11,7 +11,6 @@ import onnx_ir as ir
 
 from edgeq.errors import RecipeError
 from edgeq.quantize.graph import (
-    COMPUTE_OPS,
     activation_output,
     constant_array,
     head_nodes,
@@ -23,6 +22,7 @@ from edgeq.quantize.plan import OpPlan
 from edgeq.quantize.recipe import Precision, Recipe, Rule
 from edgeq.quantize.scheme import Placement, Scheme
 from edgeq.quantize.work import work_shares
+from edgeq.types import COMPUTE_OPS
 
 __all__ = ["assign_precisions", "block_of", "matching_rules"]
 

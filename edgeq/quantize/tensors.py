@@ -6,10 +6,11 @@ from collections.abc import Mapping
 
 import onnx_ir as ir
 
-from edgeq.quantize.graph import ACTIVATION_OPS, COMPUTE_OPS, head_nodes, node_name, tail_nodes, users
+from edgeq.quantize.graph import ACTIVATION_OPS, head_nodes, node_name, tail_nodes, users
 from edgeq.quantize.plan import OpPlan
 from edgeq.quantize.recipe import Precision
 from edgeq.quantize.scheme import Placement, Scheme
+from edgeq.types import COMPUTE_OPS
 
 __all__ = ["grid_roots", "joined_outputs", "quantised_values"]
 

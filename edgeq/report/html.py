@@ -9,6 +9,7 @@ from edgeq.bundle.read import Bundle
 from edgeq.report.histogram import latency_histogram
 from edgeq.report.jsonio import dumps
 from edgeq.report.numbers import UNKNOWN, accuracy_rows, interval, list_of_maps, metrics_in, number, plain
+from edgeq.types import COMPUTE_OPS
 
 __all__ = ["bundle_page", "render_page"]
 
@@ -29,12 +30,6 @@ svg { display: block; max-width: 100%; } svg rect { fill: var(--bar); }
 svg text { fill: var(--soft); font-size: 11px; } svg line { stroke: var(--soft); }
 pre { overflow-x: auto; border: 1px solid var(--line); padding: .5rem; font-size: 12px; }
 """
-_COMPUTE_OPS = (
-    "Conv",
-    "ConvTranspose",
-    "Gemm",
-    "MatMul",
-)  # as edgeq.runtimes.base.AuditReport.compute_layers
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 
@@ -206,7 +201,7 @@ def _stages(data: Mapping[str, object]) -> str:
 
 
 def _audit(data: Mapping[str, object]) -> str:
-    layers = [layer for layer in list_of_maps(data.get("layers")) if layer.get("op") in _COMPUTE_OPS]
+    layers = [layer for layer in list_of_maps(data.get("layers")) if layer.get("op") in COMPUTE_OPS]
     rows = [
         [_text(layer.get(key)) for key in ("name", "op", "precision", "kernel", "reason")]
         for layer in layers

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy.typing as npt
 
-from edgeq.types import InputSpec, ModelPrecision, TensorInfo
+from edgeq.types import COMPUTE_OPS, InputSpec, ModelPrecision, TensorInfo
 
 if TYPE_CHECKING:
     from edgeq.quantize.scheme import Scheme
@@ -204,9 +204,7 @@ class AuditReport:
     @property
     def compute_layers(self) -> tuple[LayerAudit, ...]:
         """Convolutions and matrix products: where the work is."""
-        return tuple(
-            layer for layer in self.layers if layer.op in ("Conv", "Gemm", "MatMul", "ConvTranspose")
-        )
+        return tuple(layer for layer in self.layers if layer.op in COMPUTE_OPS)
 
     @property
     def int8_compute_count(self) -> int:

@@ -8,11 +8,10 @@ rounds that once, for all readers. The bias stays float.
 from __future__ import annotations
 
 from edgeq.quantize.scheme import Placement, Scheme
-from edgeq.types import IntegerType
+from edgeq.types import COMPUTE_OPS, IntegerType
 
 __all__ = ["symmetric_scheme"]
 
-_LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 _FUSED = frozenset(
     {"Clip", "Elu", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Mul", "PRelu", "Relu", "Sigmoid"}
 )
@@ -29,12 +28,12 @@ def symmetric_scheme(runtime: str) -> Scheme:
         activation_dtype=IntegerType.INT8,
         symmetric_activations=True,
         placement=Placement.COMPUTE_INPUTS,
-        integer_ops=_LAYERS | _FUSED | {"Add"},
+        integer_ops=COMPUTE_OPS | _FUSED | {"Add"},
         shared_scale_ops=frozenset(),
         # A residual add is part of the layer before it: a pair between them would stop that.
         fused_activations=frozenset({"Add"}),
         # INT8 in, float out: a prediction layer rounds its input and its weight, but no score.
-        float_output_ops=_LAYERS,
+        float_output_ops=COMPUTE_OPS,
         # YOLOv5n lost 0.9 points less with its three in float (simulated, 204 images).
         few_float_heads=6,
         quantize_bias=False,

@@ -7,11 +7,12 @@ from dataclasses import replace
 import pytest
 
 from edgeq.errors import RecipeError
-from edgeq.quantize.graph import COMPUTE_OPS, node_name, tail_nodes
+from edgeq.quantize.graph import node_name, tail_nodes
 from edgeq.quantize.precision import assign_precisions, block_of, matching_rules
 from edgeq.quantize.recipe import Precision, RangeMethod, Recipe, Rule
 from edgeq.quantize.scheme import Placement
 from edgeq.quantize.work import work_shares
+from edgeq.types import COMPUTE_OPS
 
 from .nets import (
     NETS,

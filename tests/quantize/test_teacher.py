@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edgeq.quantize.auto import choose_grids
-from edgeq.quantize.graph import COMPUTE_OPS, constant_array, node_name
+from edgeq.quantize.graph import constant_array, node_name
 from edgeq.quantize.grid import Range, affine
 from edgeq.quantize.insert import insert_qdq, model_bytes
 from edgeq.quantize.observe import Observer
@@ -16,7 +16,7 @@ from edgeq.quantize.plan import TensorPlan
 from edgeq.quantize.planner import build_plan
 from edgeq.quantize.recipe import Precision
 from edgeq.quantize.teacher import layer_errors, merge_errors
-from edgeq.types import IntegerType
+from edgeq.types import COMPUTE_OPS, IntegerType
 
 from .nets import NETS, PLAIN, UINT8, images, normalised, quantise, residual_net, silu_net, size_of
 

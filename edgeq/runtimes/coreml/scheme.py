@@ -14,9 +14,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from edgeq.quantize.graph import COMPUTE_OPS
 from edgeq.quantize.scheme import Scheme
 from edgeq.runtimes.symmetric import symmetric_scheme
+from edgeq.types import COMPUTE_OPS
 
 __all__ = ["scheme"]
 

@@ -23,6 +23,7 @@ from edgeq.errors import ModelError
 from edgeq.runtimes.base import AuditReport, LayerAudit, LayerPrecision, SessionOptions
 from edgeq.runtimes.onnxruntime.native import PROVIDER, import_onnxruntime, one_line, session_options
 from edgeq.runtimes.onnxruntime.session import open_session
+from edgeq.types import COMPUTE_OPS
 
 __all__ = ["audit"]
 
@@ -51,7 +52,6 @@ _FLOAT = {
     "TransposeMatMul": "MatMul",
     "ConvTranspose": "ConvTranspose",
 }
-_COMPUTE = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 _QDQ = frozenset({"QuantizeLinear", "DequantizeLinear"})
 _MOVES = frozenset(
     {
@@ -191,7 +191,7 @@ def _sources(artifact: Path) -> dict[str, _Source]:
             readers.setdefault(name, []).append(node)
     found: dict[str, _Source] = {}
     for node in graph.node:
-        if node.op_type not in _COMPUTE:
+        if node.op_type not in COMPUTE_OPS:
             continue
         behind = list(_behind(node, readers))
         name = node.name or node.output[0]
@@ -206,7 +206,7 @@ def _behind(node: Any, readers: Mapping[str, list[Any]]) -> Iterable[Any]:
     """What a kernel may take in behind a node: ops of one input that alone read it, up to Q and DQ."""
     while True:
         after = readers.get(node.output[0], [])
-        if len(after) != 1 or after[0].op_type in _COMPUTE or after[0].input[0] != node.output[0]:
+        if len(after) != 1 or after[0].op_type in COMPUTE_OPS or after[0].input[0] != node.output[0]:
             return
         node = after[0]
         yield node

@@ -15,11 +15,10 @@ from __future__ import annotations
 
 from edgeq.quantize.graph import ACTIVATION_OPS
 from edgeq.quantize.scheme import Placement, Scheme
-from edgeq.types import IntegerType
+from edgeq.types import COMPUTE_OPS, IntegerType
 
 __all__ = ["scheme"]
 
-_LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 _MOVES = frozenset(
     {"Flatten", "MaxPool", "Reshape", "Resize", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"}
 )
@@ -37,12 +36,16 @@ def scheme(*, weight_bits: int = 8) -> Scheme:
         activation_dtype=IntegerType.UINT8,
         symmetric_activations=False,
         placement=Placement.COMPUTE_INPUTS,
-        integer_ops=_LAYERS | _MOVES | _JOINS | ACTIVATION_OPS | {"Add", "AveragePool", "GlobalAveragePool"},
+        integer_ops=COMPUTE_OPS
+        | _MOVES
+        | _JOINS
+        | ACTIVATION_OPS
+        | {"Add", "AveragePool", "GlobalAveragePool"},
         shared_scale_ops=_MOVES,
         one_grid_ops=_JOINS,
         quantize_bias=False,
         # A prediction layer's output is float anyway: only its input and its weight are rounded.
-        float_output_ops=_LAYERS,
+        float_output_ops=COMPUTE_OPS,
         # Where one layer a level gives boxes and scores at once (YOLOv5), its input's grid has to serve
         # both: wide for the confident scores, fine for the boxes. The coarse level, which costs least and
         # has the large objects, in float took the drift of YOLOv5n's detections from 0.116 to 0.102 (all

@@ -16,7 +16,8 @@ from edgeq.errors import ModelError
 from edgeq.runtimes.tensorrt import rules_float, rules_notes, rules_refused
 from edgeq.runtimes.tensorrt.findings import Finding, Severity
 from edgeq.runtimes.tensorrt.layers import Wanted
-from edgeq.runtimes.tensorrt.view import LAYER_OPS, View, node_label
+from edgeq.runtimes.tensorrt.view import View, node_label
+from edgeq.types import COMPUTE_OPS
 
 __all__ = ["RULES", "lint", "read_model", "wanted_layers"]
 
@@ -70,7 +71,7 @@ def wanted_layers(model: onnx.ModelProto, findings: Sequence[Finding]) -> tuple[
     view = View.of(model)
     silent = {entry.node: entry for entry in findings if entry.severity is Severity.SILENT_FLOAT}
     found = []
-    for node in view.nodes(*LAYER_OPS):
+    for node in view.nodes(*COMPUTE_OPS):
         name = node_label(node)
         operands = [entry for entry in node.input[:2] if entry in view.pairs]
         why = "" if operands else "not quantised in the model"

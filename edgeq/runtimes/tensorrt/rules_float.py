@@ -11,7 +11,8 @@ from collections.abc import Iterator
 import onnx
 
 from edgeq.runtimes.tensorrt.findings import Finding, Severity
-from edgeq.runtimes.tensorrt.view import LAYER_OPS, Pair, View, node_label
+from edgeq.runtimes.tensorrt.view import Pair, View, node_label
+from edgeq.types import COMPUTE_OPS
 
 __all__ = [
     "lone_quantize",
@@ -123,7 +124,7 @@ def lone_quantize(view: View) -> Iterator[Finding]:
 
 def _layers(view: View) -> Iterator[tuple[onnx.NodeProto, Pair | None, Pair | None]]:
     """Layers with the pairs of input and second operand."""
-    for node in view.nodes(*LAYER_OPS):
+    for node in view.nodes(*COMPUTE_OPS):
         if len(node.input) >= 2:
             yield node, view.pairs.get(node.input[0]), _operand(view, node.input[1])
 

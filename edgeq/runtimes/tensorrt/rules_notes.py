@@ -11,7 +11,8 @@ from collections.abc import Iterator
 import onnx
 
 from edgeq.runtimes.tensorrt.findings import Finding, Severity
-from edgeq.runtimes.tensorrt.view import LAYER_OPS, View, node_label
+from edgeq.runtimes.tensorrt.view import View, node_label
+from edgeq.types import COMPUTE_OPS
 
 __all__ = ["high_opset", "layer_output_pair", "one_sided_add", "transposed_convolution"]
 
@@ -43,7 +44,7 @@ def high_opset(view: View) -> Iterator[Finding]:
 
 def layer_output_pair(view: View) -> Iterator[Finding]:
     """A layer's output goes to its activation in float, or the two are not fused."""
-    for node in view.nodes(*LAYER_OPS):
+    for node in view.nodes(*COMPUTE_OPS):
         for quantise in view.readers.get(node.output[0], []):
             behind = _behind_pair(view, quantise.output[0]) if quantise.op_type == "QuantizeLinear" else []
             names = [reader.op_type for reader in behind]
@@ -65,7 +66,7 @@ def one_sided_add(view: View) -> Iterator[Finding]:
         if len(sides) != 2 or len(float_sides) != 1:
             continue
         producer = view.producers.get(float_sides[0])
-        if producer is None or producer.op_type not in LAYER_OPS:
+        if producer is None or producer.op_type not in COMPUTE_OPS:
             yield _note(
                 "one-sided-add",
                 node_label(node),

@@ -12,10 +12,10 @@ import onnx
 from onnx import numpy_helper
 
 from edgeq.errors import ModelError
+from edgeq.types import COMPUTE_OPS
 
-__all__ = ["LAYER_OPS", "QDQ_OPS", "Pair", "View", "node_label"]
+__all__ = ["QDQ_OPS", "Pair", "View", "node_label"]
 
-LAYER_OPS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 QDQ_OPS = frozenset({"QuantizeLinear", "DequantizeLinear"})
 _PASSES_INT8 = frozenset(
     {
@@ -104,7 +104,7 @@ class View:
     def blocking(self, name: str) -> onnx.NodeProto | None:
         """The op between a float operand and the DequantizeLinear that all its inputs come from."""
         node = self.producers.get(name)
-        if node is None or node.op_type in LAYER_OPS | QDQ_OPS:
+        if node is None or node.op_type in COMPUTE_OPS | QDQ_OPS:
             return None
         sources = [entry for entry in node.input if entry and entry not in self.derived]
         return node if sources and all(entry in self.pairs for entry in sources) else None

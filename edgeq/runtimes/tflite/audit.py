@@ -16,6 +16,7 @@ from edgeq.runtimes.tflite.hazards import undefined_operators, undefined_warning
 from edgeq.runtimes.tflite.modelfile import FileOperator, FileTensor, TfliteFile, read_model, tail_path
 from edgeq.runtimes.tflite.native import Wheel, delegated, import_wheel
 from edgeq.runtimes.tflite.session import open_interpreter
+from edgeq.types import COMPUTE_OPS
 
 __all__ = ["audit"]
 
@@ -38,7 +39,6 @@ _COMPUTE = {
     "FULLY_CONNECTED": _Compute("Gemm"),
     "BATCH_MATMUL": _Compute("MatMul"),
 }
-_COMPUTE_OPS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 _BYTES = frozenset({"int8", "uint8", "int4"})
 _FLOATS = frozenset({"float32", "float16", "bfloat16"})
 _MOVES = frozenset(
@@ -146,7 +146,7 @@ def _layer(number: int, loaded: _Loaded, reasons: Mapping[str, str]) -> LayerAud
         why = reasons[name]
     elif precision is LayerPrecision.INT8 and number not in loaded.taken:
         why = f"INT8, but on TFLite's own kernel: {_why_not_taken(operator, compute, loaded)}"
-    op = source_op if source_op in _COMPUTE_OPS else compute.op
+    op = source_op if source_op in COMPUTE_OPS else compute.op
     return LayerAudit(name, op, precision, kernel, why)
 
 

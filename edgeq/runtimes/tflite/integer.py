@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from edgeq.runtimes.tflite.graph import Graph, Grid, Node
+from edgeq.types import COMPUTE_OPS
 
 __all__ = ["LOGISTIC_GRID", "LOGISTIC_GRID_16", "mark_integer"]
 
@@ -17,7 +18,6 @@ LOGISTIC_GRID = (1 / 256, -128)
 """Scale and zero point that the int8 kernel of LOGISTIC has to write to."""
 LOGISTIC_GRID_16 = (1 / 32768, 0)
 _ACTIVATIONS = ("int8", "int16")
-_WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 _ALL_INPUTS = frozenset({"Add", "Sub", "Mul", "Concat"})
 _FIRST_INPUT = frozenset(
     {
@@ -45,7 +45,7 @@ def mark_integer(graph: Graph) -> Graph:
 
 
 def _inputs_fit(graph: Graph, node: Node) -> bool:
-    if node.op in _WEIGHTED:
+    if node.op in COMPUTE_OPS:
         return _activation(graph, node, 0) and _weight_fits(graph, node)
     if node.op in _ALL_INPUTS:
         return all(_activation(graph, node, index) for index in range(len(node.inputs)))
