@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgeq.cli.machine import installed_version, machine_facts
+from edgeq.machine import installed_version, machine_facts
 
 ROOT = Path(__file__).resolve().parents[1]
 YOLOX_NANO = "models/yolox_nano_coco_416.onnx"

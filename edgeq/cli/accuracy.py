@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from edgeq.cli.console import Console
 from edgeq.cli.subject import Specs, Subject
-from edgeq.cores import core_count
 from edgeq.evaluate.drop import Drop
 from edgeq.evaluate.run import Evaluation, compare, evaluate, prediction_agreement
 from edgeq.files import size_mb
+from edgeq.machine import core_count
 from edgeq.report.numbers import interval, number
 from edgeq.types import Dataset, PostProcess, Task
 

@@ -11,7 +11,6 @@ from edgeq.cli.accuracy import Accuracy, accuracy_of
 from edgeq.cli.console import Console
 from edgeq.cli.remote import DeviceSide, model_of
 from edgeq.cli.subject import Subject
-from edgeq.cores import core_count
 from edgeq.data.select import select
 from edgeq.data.stream import iter_tensors
 from edgeq.device.models import DeviceModel, file_model
@@ -20,6 +19,7 @@ from edgeq.device.predictions import ImageFile, Predictor, image_files
 from edgeq.device.tensors import TensorDigests, TensorParity, digests_on, tensor_parity
 from edgeq.errors import UnavailableError
 from edgeq.evaluate.run import Evaluation, evaluate, evaluation_of
+from edgeq.machine import core_count
 from edgeq.model.decode import decode_outputs
 from edgeq.runtimes import missing_modules, runs_here
 from edgeq.runtimes.optional import ShowsIntegers

@@ -12,7 +12,6 @@ import typer
 
 from edgeq.cli.flags import OutputFlags, RuntimeOptions, SubjectPath, Threads, command
 from edgeq.cli.onflags import On
-from edgeq.types import COMPUTE_OPS
 
 if TYPE_CHECKING:
     from edgeq.cli.console import Console
@@ -140,6 +139,7 @@ def reasons_of(layers: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
 def disagreements(report: AuditReport, layers: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Layers that the runtime runs in another precision than the plan says, in words."""
     from edgeq.runtimes.base import LayerPrecision
+    from edgeq.types import COMPUTE_OPS
 
     found = {layer.name: layer for layer in report.compute_layers}
     texts = []

@@ -26,7 +26,7 @@ def doctor(
 ) -> int:
     """What is there, what is missing, and how to get it."""
     from edgeq.cli.console import Console
-    from edgeq.cli.machine import machine_facts
+    from edgeq.machine import machine_facts
     from edgeq.report.jsonio import to_jsonable
 
     console = Console(output)
@@ -92,8 +92,8 @@ def _targets() -> list[dict[str, Any]]:
     """Whether this machine is what each target describes."""
     import platform
 
+    from edgeq.machine import cpu_flags
     from edgeq.runtimes import load_runtime, runs_here
-    from edgeq.runtimes.cpu import cpu_flags
     from edgeq.targets import list_targets
 
     flags = cpu_flags()

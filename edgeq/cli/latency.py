@@ -15,10 +15,10 @@ from edgeq.benchmark.stages import StageReport
 from edgeq.benchmark.telemetry import HealthRecord
 from edgeq.benchmark.throughput import Throughput
 from edgeq.cli.console import Console
-from edgeq.cli.machine import machine_facts
 from edgeq.cli.subject import Specs, Subject
 from edgeq.data.images import read_image
 from edgeq.files import size_mb
+from edgeq.machine import machine_facts
 from edgeq.runtimes.base import AuditReport, Runtime
 from edgeq.types import Sample
 

@@ -16,7 +16,6 @@ from edgeq.cli.audit import audit_json, disagreements, reasons_of
 from edgeq.cli.calibration import Images
 from edgeq.cli.console import Console
 from edgeq.cli.keeping import keep_reports
-from edgeq.cli.machine import tool_versions
 from edgeq.cli.measured import measured_from
 from edgeq.cli.order import Order
 from edgeq.cli.subject import Specs, Subject
@@ -24,6 +23,7 @@ from edgeq.data.calibration import CalibrationCheck
 from edgeq.data.images import file_digest
 from edgeq.errors import UnavailableError
 from edgeq.gate import Budget, GateReport, check, merge
+from edgeq.machine import tool_versions
 from edgeq.model.source import FloatModel
 from edgeq.quantize.outcome import Quantized
 from edgeq.quantize.pipeline import default_cache_folder, quantize

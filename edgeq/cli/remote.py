@@ -52,7 +52,7 @@ class DeviceSide:
 
     @property
     def machine(self) -> dict[str, Any]:
-        """As `edgeq.cli.machine.machine_facts`, of the device."""
+        """As `edgeq.machine.machine_facts`, of the device."""
         return self.facts.machine.model_dump()
 
     def line(self) -> str:

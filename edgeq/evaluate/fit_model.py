@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from edgeq.cores import core_count
 from edgeq.data.stream import iter_tensors
+from edgeq.machine import core_count
 from edgeq.model.decode import BoxMapping, decode_outputs
 from edgeq.types import Float32Array, HeadSpec, InputSpec, PostProcess, Prediction, Sample
 

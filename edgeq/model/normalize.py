@@ -22,8 +22,8 @@ import onnx_ir as ir
 import onnxruntime as ort
 from onnx_ir.passes import common
 
-from edgeq.cores import core_count
 from edgeq.errors import ModelError, SpecError
+from edgeq.machine import core_count
 from edgeq.model.focus import fold_focus
 
 __all__ = ["MIN_OPSET", "Parity", "normalise"]

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from edgeq.cores import core_count
+from edgeq.machine import core_count
 from edgeq.quantize.local_error import LocalModel
 from edgeq.quantize.observe import session_with_outputs
 from edgeq.quantize.plan import TensorPlan

@@ -12,8 +12,8 @@ from typing import TypeVar
 import onnx
 import onnxruntime as ort
 
-from edgeq.cores import core_count
 from edgeq.errors import ModelError
+from edgeq.machine import core_count
 from edgeq.runtimes.onnxruntime.native import KEEP_FLOAT
 
 __all__ = ["cpu_session", "in_parallel", "light_first", "summing_session"]

@@ -20,7 +20,7 @@ import onnx
 import onnx_ir as ir
 from onnx import numpy_helper
 
-from edgeq.runtimes.cpu import cpu_features
+from edgeq.machine import cpu_features
 
 __all__ = ["unsigned_bytes", "with_unsigned_tensors"]
 

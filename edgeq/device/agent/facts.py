@@ -12,9 +12,9 @@ from typing import Any
 from edgeq.benchmark.emulation import emulation
 from edgeq.benchmark.machine import Machine
 from edgeq.benchmark.telemetry import pi_flag_names
-from edgeq.cli.machine import machine_facts
 from edgeq.device.agent.models import runtime_named
 from edgeq.errors import EdgeqError
+from edgeq.machine import machine_facts
 
 __all__ = ["facts"]
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgeq.cores import core_count
 from edgeq.errors import UnavailableError
+from edgeq.machine import core_count, cpu_features
 from edgeq.runtimes.base import ProbeReport
-from edgeq.runtimes.cpu import cpu_features
 from edgeq.runtimes.onnxruntime.native import PROVIDER, import_onnxruntime
 
 __all__ = ["probe"]

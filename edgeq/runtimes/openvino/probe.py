@@ -7,10 +7,9 @@ import platform
 import re
 from pathlib import Path
 
-from edgeq.cores import core_count
 from edgeq.errors import UnavailableError
+from edgeq.machine import core_count, cpu_features
 from edgeq.runtimes.base import ProbeReport
-from edgeq.runtimes.cpu import cpu_features
 from edgeq.runtimes.openvino.session import import_openvino
 
 __all__ = ["default_float", "probe", "wheel_glibc"]

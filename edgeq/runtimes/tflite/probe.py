@@ -6,10 +6,9 @@ import os
 import platform
 from pathlib import Path
 
-from edgeq.cores import core_count
 from edgeq.errors import UnavailableError
+from edgeq.machine import core_count, cpu_features
 from edgeq.runtimes.base import ProbeReport
-from edgeq.runtimes.cpu import cpu_features
 from edgeq.runtimes.tflite.native import import_wheel
 
 __all__ = ["probe"]
