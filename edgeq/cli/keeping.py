@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from edgeq.bundle.page import bundle_page
 from edgeq.bundle.read import Bundle, add_page, add_report
 from edgeq.cli.console import Console
-from edgeq.report.html import bundle_page
 from edgeq.report.jsonio import to_jsonable
 
 __all__ = ["keep_reports"]

@@ -1,1 +1,1 @@
-"""Results for people and programs: the terminal, JSON, one HTML file."""
+"""Results for people and programs: the terminal and JSON, and what a page shares with them."""

@@ -1,4 +1,4 @@
-"""One HTML file about a bundle: no scripts, nothing loaded from elsewhere, every text escaped."""
+"""A bundle as one HTML file for people: no scripts, nothing loaded from elsewhere, every text escaped."""
 
 from __future__ import annotations
 

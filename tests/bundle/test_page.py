@@ -4,10 +4,10 @@ import pytest
 
 from edgeq.bundle.manifest import FileRole, SourceModel
 from edgeq.bundle.pack import BundleContents, ContentFile, write_bundle
+from edgeq.bundle.page import bundle_page, render_page
 from edgeq.bundle.read import add_page, add_report, open_bundle
 from edgeq.gate import Budget, Measured, check
 from edgeq.report.histogram import latency_histogram
-from edgeq.report.html import bundle_page, render_page
 from edgeq.types import HeadFamily, HeadSpec, InputSpec, PostProcess
 
 EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>\x1b[31m"
