@@ -1,19 +1,4 @@
-"""The Python API: what the commands are made of.
-
-::
-
-    from pathlib import Path
-    from edgeq import api
-
-    model = api.load(Path("yolo11n.onnx"))
-    images = api.open_dataset(Path("data.yaml"), split="train")
-    checked = api.check_calibration(images, api.open_dataset(Path("data.yaml"), split="val"))
-    runtime, target = api.load_runtime("onnxruntime"), api.load_target("x86-onnxruntime")
-    result = api.quantize(
-        model, api.calibration_set(images, checked), runtime.scheme(target), api.Recipe(), cache_folder=None
-    )
-    Path("yolo11n.int8.onnx").write_bytes(result.qdq)
-"""
+"""The Python API: what the commands are made of. The README has a whole run of it."""
 
 from __future__ import annotations
 
@@ -32,7 +17,7 @@ from edgeq.model.source import load
 from edgeq.quantize.pipeline import CalibrationSet, default_cache_folder, quantize
 from edgeq.quantize.recipe import Recipe, load_recipe
 from edgeq.runtimes import load_runtime
-from edgeq.runtimes.base import SessionOptions
+from edgeq.runtimes.base import LowerOptions, SessionOptions
 from edgeq.targets import load_target
 from edgeq.types import Dataset, PostProcess
 
@@ -40,6 +25,7 @@ __all__ = [
     "Budget",
     "CalibrationSet",
     "Contestant",
+    "LowerOptions",
     "Measured",
     "PostProcess",
     "Recipe",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -27,3 +28,18 @@ def test_every_flag_is_known(name: str, rest: str) -> None:
 
 def test_no_number_is_left_out() -> None:
     assert re.findall(r"@[A-Z]+@", _README) == []
+
+
+def test_the_python_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ai_edge_litert")
+    (code,) = re.findall(r"^```python\n(.*?)^```$", _README, flags=re.MULTILINE | re.DOTALL)
+    demo = Path(__file__).parent.parent / "calib_data" / "demo"
+    for name, real in {"yolo11n.onnx": demo / "model.onnx", "data.yaml": demo / "data.yaml"}.items():
+        assert f'"{name}"' in code
+        code = code.replace(f'"{name}"', f'"{real}"')
+    script = tmp_path / "example.py"
+    script.write_text(code)
+    monkeypatch.chdir(tmp_path)
+    drop = runpy.run_path(str(script))["drop"]
+    assert drop.image_count == 160
+    assert abs(drop.drop_points) < 5
