@@ -7,10 +7,11 @@ while; peak memory last, in processes of their own.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from edgeq.benchmark.blocks import SelfTimed, measure_blocks
 from edgeq.benchmark.frames import ImageFeed
 from edgeq.benchmark.latency import LatencyReport
 from edgeq.benchmark.loop import Contestant, LoopProgress, measure
@@ -23,7 +24,7 @@ from edgeq.benchmark.throughput import Throughput, measure_throughput
 from edgeq.errors import UnavailableError
 from edgeq.model.fitting import fit_specs
 from edgeq.runtimes.base import Runtime, Session, SessionOptions
-from edgeq.runtimes.optional import ConcurrentSession
+from edgeq.runtimes.optional import ConcurrentSession, SelfTimedSession
 from edgeq.types import HeadSpec, InputSpec
 
 __all__ = ["Course", "Entry", "Outcome", "WholePath", "run_course"]
@@ -100,9 +101,13 @@ def run_course(course: Course, *, progress: Progress) -> Outcome:
         DataError: an image cannot be read.
         ModelError: a model does not load or run.
         SpecError: a model takes or gives something else than its specs say.
-        UnavailableError: a runtime is not here.
+        UnavailableError: a runtime is not here, or one that times itself meets one that does not.
     """
     sessions = {e.name: e.runtime.open_session(e.artifact, options=e.options) for e in course.entries}
+    alone = _times_itself(sessions)
+    if alone is not None:
+        # Of this process, these would be the cost of starting another one.
+        course = replace(course, path=None, memory=False)
     contestants = [
         Contestant(e.name, sessions[e.name].infer, course.images.inputs(sessions[e.name], e.input))
         for e in course.entries
@@ -110,14 +115,7 @@ def run_course(course: Course, *, progress: Progress) -> Outcome:
     steps = _steps(course, sessions)
     loop_s = course.duration_s * (1 - _PATH_SHARE if course.path is not None else 1)
     with Telemetry() as telemetry:
-        report = measure(
-            contestants,
-            duration_s=loop_s,
-            min_runs=course.min_runs,
-            warm_up=course.warm_up,
-            baseline=course.baseline,
-            progress=lambda state: progress(*_tenths(state)),
-        )
+        report = _latency(course, contestants, sessions, loop_s, progress)
         throughput = _throughputs(contestants, sessions, loop_s) if course.throughput else {}
         if course.path is not None:
             progress("whole path", 0, 1)
@@ -125,7 +123,64 @@ def run_course(course: Course, *, progress: Progress) -> Outcome:
     for name, session in sessions.items():
         report = report.with_facts(name, details=session.details)
     report, remarks = _with_memory(report, course)
+    if alone is not None:
+        remarks = (f"{alone}; CPU time, peak memory and the whole path were not measured", *remarks)
     return Outcome(report, stages, rate, throughput, telemetry.record, remarks)
+
+
+def _times_itself(sessions: Mapping[str, Session]) -> str | None:
+    """What the sessions' times are of, where they take them themselves; None: they are timed from outside.
+
+    Raises:
+        UnavailableError: some do and some do not.
+    """
+    own = {
+        name: session.timing for name, session in sessions.items() if isinstance(session, SelfTimedSession)
+    }
+    if own and len(own) < len(sessions):
+        names = ", ".join(name for name in sessions if name not in own)
+        raise UnavailableError(
+            f"{', '.join(own)}: {next(iter(own.values()))}; {names} cannot be timed so, and times that are "
+            "taken otherwise cannot be compared",
+            fix="measure them apart",
+        )
+    return next(iter(own.values()), None)
+
+
+def _latency(
+    course: Course,
+    contestants: Sequence[Contestant],
+    sessions: Mapping[str, Session],
+    duration_s: float,
+    progress: Progress,
+) -> LatencyReport:
+    """Run by run, or in blocks where the sessions time themselves."""
+    own = [
+        SelfTimed(entry.name, session, entry.inputs)
+        for entry in contestants
+        if isinstance(session := sessions[entry.name], SelfTimedSession)
+    ]
+
+    def tell(state: LoopProgress) -> None:
+        progress(*_tenths(state))
+
+    if own:
+        return measure_blocks(
+            own,
+            duration_s=duration_s,
+            min_runs=course.min_runs,
+            warm_up=course.warm_up,
+            baseline=course.baseline,
+            progress=tell,
+        )
+    return measure(
+        contestants,
+        duration_s=duration_s,
+        min_runs=course.min_runs,
+        warm_up=course.warm_up,
+        baseline=course.baseline,
+        progress=tell,
+    )
 
 
 def _tenths(state: LoopProgress) -> tuple[str, int, int]:

@@ -91,17 +91,17 @@ def _not_faster(speedup: Speedup | None, audit: AuditReport | None) -> list[Find
     verdict = "is slower than" if wall.high < 1 else "is not noticeably faster than"
     message = (
         f"{speedup.name} {verdict} {speedup.baseline}: {wall.value:.2f}x by wall time "
-        f"(95 % interval {wall.low:.2f}..{wall.high:.2f}, {wall.rounds} rounds), "
-        f"{speedup.cpu.value:.2f}x by CPU time"
+        f"(95 % interval {wall.low:.2f}..{wall.high:.2f}, {wall.rounds} rounds)"
     )
+    message += f", {speedup.cpu.value:.2f}x by CPU time" if speedup.cpu is not None else ""
     layers = _float_layers(audit)
     numbers = {
         "speedup": wall.value,
         "speedup_low": wall.low,
         "speedup_high": wall.high,
-        "cpu_speedup": speedup.cpu.value,
         "float_layers": float(len(layers)),
     }
+    numbers |= {"cpu_speedup": speedup.cpu.value} if speedup.cpu is not None else {}
     if audit is None:
         fix = "run 'edgeq audit' on the bundle to see which layers stayed in float"
     elif layers:

@@ -24,6 +24,7 @@ class ContestantLatency:
     name: str
     wall_ns: tuple[int, ...]
     cpu_ns: tuple[int, ...]
+    """As many, or none: not measured."""
     warm_up: WarmUpRecord
     details: Mapping[str, str] = field(default_factory=dict)
     """What ran: `edgeq.runtimes.base.Session.details`."""
@@ -42,9 +43,9 @@ class ContestantLatency:
         return quantile(self.wall_ns, percent)
 
     @property
-    def cpu_ms(self) -> float:
-        """Median CPU time of a run, all threads."""
-        return float(np.median(self.cpu_ns)) / 1e6
+    def cpu_ms(self) -> float | None:
+        """Median CPU time of a run, all threads; None: not measured."""
+        return float(np.median(self.cpu_ns)) / 1e6 if self.cpu_ns else None
 
     @property
     def spread(self) -> float:
@@ -90,7 +91,8 @@ class Speedup:
     name: str
     baseline: str
     wall: Ratio
-    cpu: Ratio
+    cpu: Ratio | None
+    """None: not measured."""
 
     def to_json(self) -> dict[str, object]:
         """Plain data with the report's names."""
@@ -98,7 +100,7 @@ class Speedup:
             "name": self.name,
             "baseline": self.baseline,
             "wall": self.wall.to_json(),
-            "cpu": self.cpu.to_json(),
+            "cpu": None if self.cpu is None else self.cpu.to_json(),
         }
 
 
@@ -111,6 +113,8 @@ class LatencyReport:
     duration_s: float
     order: str
     seed: int
+    block: int = 1
+    """Successive samples of a contestant that one process took; 1: contestants changed after each run."""
 
     @classmethod
     def of(
@@ -121,6 +125,7 @@ class LatencyReport:
         duration_s: float,
         order: str,
         seed: int,
+        block: int = 1,
     ) -> LatencyReport:
         """The report of samples that are as many for each contestant, one per round.
 
@@ -130,19 +135,22 @@ class LatencyReport:
             duration_s: what the rounds took.
             order: order within a round.
             seed: of the order and of the bootstrap.
+            block: successive samples that one process took.
         """
         base = contestants[0] if baseline is None else next(e for e in contestants if e.name == baseline)
         speedups = tuple(
             Speedup(
                 entry.name,
                 base.name,
-                paired_ratio(base.wall_ns, entry.wall_ns, seed=seed),
-                paired_ratio(base.cpu_ns, entry.cpu_ns, seed=seed),
+                paired_ratio(base.wall_ns, entry.wall_ns, seed=seed, block=block),
+                paired_ratio(base.cpu_ns, entry.cpu_ns, seed=seed, block=block)
+                if base.cpu_ns and entry.cpu_ns
+                else None,
             )
             for entry in contestants
             if entry is not base
         )
-        return cls(tuple(contestants), speedups, duration_s, order, seed)
+        return cls(tuple(contestants), speedups, duration_s, order, seed, block)
 
     def contestant(self, name: str) -> ContestantLatency:
         """The contestant of that name.
@@ -190,4 +198,5 @@ class LatencyReport:
             "duration_s": self.duration_s,
             "order": self.order,
             "seed": self.seed,
+            "block_runs": self.block,
         }

@@ -31,6 +31,7 @@ class CpuTimes:
     steal_s: float
     """Taken by other virtual machines on the same host."""
     own_s: float
+    """With its children: of those that are not waited for yet, where the kernel lists them."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class Machine:
 
     def cpu_times(self) -> CpuTimes | None:
         """CPU seconds so far."""
-        at_s, own_s = time.monotonic(), time.process_time()
+        at_s, own_s = time.monotonic(), time.process_time() + self._children_s()
         fields = _first_line_numbers(self._root / "proc/stat")
         if len(fields) >= 7:
             # user, nice, system, idle, iowait, irq, softirq, steal; guest time is inside user already.
@@ -75,6 +76,17 @@ class Machine:
             idle = times.idle + getattr(times, "iowait", 0.0)
             return CpuTimes(at_s, float(sum(times) - idle), 0.0, own_s)
         return None
+
+    def _children_s(self) -> float:
+        """CPU seconds of this process's children, ended and running."""
+        spent = os.times()
+        seconds = spent.children_user + spent.children_system
+        for listed in (self._root / "proc/self/task").glob("*/children"):
+            for child in _text(listed).split():
+                # The command's name, in brackets, may hold spaces; utime and stime are fields 14 and 15.
+                fields = _text(self._root / "proc" / child / "stat").rpartition(")")[2].split()
+                seconds += sum(map(int, fields[11:13])) / self._ticks_per_s
+        return seconds
 
     def frequency_mhz(self) -> float | None:
         """Clock of the fastest core just now: the one at work, where others idle at a lower clock."""

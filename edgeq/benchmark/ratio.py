@@ -35,13 +35,17 @@ class Ratio:
         return {"value": self.value, "interval": [self.low, self.high], "rounds": self.rounds}
 
 
-def paired_ratio(baseline_ns: Sequence[int], other_ns: Sequence[int], *, seed: int = 0) -> Ratio:
+def paired_ratio(
+    baseline_ns: Sequence[int], other_ns: Sequence[int], *, seed: int = 0, block: int = 1
+) -> Ratio:
     """Speed-up of ``other`` over ``baseline``, round by round.
 
     Args:
         baseline_ns: (n,) the baseline's samples, one per round.
         other_ns: (n,) the other's, same rounds.
         seed: of the bootstrap; the same samples and seed give the same interval.
+        block: successive samples that were taken in one process, which share its state as well; the
+            bootstrap draws blocks of at least so many.
 
     Raises:
         ValueError: no rounds, or lengths that differ.
@@ -52,15 +56,17 @@ def paired_ratio(baseline_ns: Sequence[int], other_ns: Sequence[int], *, seed: i
         raise ValueError(f"ratios are paired by round: {base.size} and {other.size} samples")
     # A CPU clock may be coarse (16 ms on Windows) and read 0: counted as one tick of 1 ns, not dropped.
     ratios = np.maximum(base, 1.0) / np.maximum(other, 1.0)
-    medians = _bootstrap_medians(ratios, np.random.default_rng(seed))
+    medians = _bootstrap_medians(ratios, np.random.default_rng(seed), block)
     low, high = np.percentile(medians, [2.5, 97.5])
     return Ratio(float(np.median(ratios)), float(low), float(high), int(ratios.size))
 
 
-def _bootstrap_medians(values: npt.NDArray[np.float64], rng: np.random.Generator) -> npt.NDArray[np.float64]:
+def _bootstrap_medians(
+    values: npt.NDArray[np.float64], rng: np.random.Generator, least: int
+) -> npt.NDArray[np.float64]:
     """(RESAMPLES,) medians of moving-block resamples; one resample in memory at a time."""
     count = values.size
-    block = max(1, round(count ** (1 / 3)))
+    block = min(count, max(1, least, round(count ** (1 / 3))))
     blocks = -(-count // block)
     offsets = np.arange(block)
     medians = np.empty(RESAMPLES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from edgeq.types import Dataset, PostProcess, Task
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-__all__ = ["Accuracy", "accuracy_of", "measure_accuracy"]
+__all__ = ["Accuracy", "accuracy_of", "measure_accuracy", "warn_of_session"]
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,7 @@ def measure_accuracy(
 
         def run(name: str, path: Any, runtime: Any, specs: Specs) -> Evaluation:
             session = runtime.open_session(path, options=options)
+            warn_of_session(session.details, name, console)
             return evaluate(
                 session, dataset, spec=specs.input, head=specs.head, post=post, workers=core_count(),
                 progress=lambda done, total: progress(f"evaluate {name}", done, total),
@@ -155,6 +157,12 @@ def accuracy_of(
         size_mb=subject.size_mb,
         float_size_mb=None if subject.reference is None else size_mb(subject.reference),
     )
+
+
+def warn_of_session(details: Mapping[str, str], name: str, console: Console) -> None:
+    """Say what a session wants its user to know before the results."""
+    if warning := details.get("warning"):
+        console.warn(f"{name}: {warning}")
 
 
 def _resolution(drop: Drop, budget_points: float | None) -> str:

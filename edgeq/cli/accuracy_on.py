@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeq.cli.accuracy import Accuracy, accuracy_of
+from edgeq.cli.accuracy import Accuracy, accuracy_of, warn_of_session
 from edgeq.cli.console import Console
 from edgeq.cli.remote import DeviceSide, model_of
 from edgeq.cli.subject import Subject
@@ -190,6 +190,8 @@ def accuracy_on(
     few = image_files([sample.path for sample in host.sample.samples])
     with console.progress() as progress:
         alike = predictor.predict(few, progress=progress)
+        # Before the many: they may take hours.
+        warn_of_session(predictor.details, side.entry.name, console)
         native = replace(predictor, native_pixels=True, answered={}).predict(few, progress=progress)
         same = tensors = behind = None
         if host.run is not None:

@@ -88,7 +88,9 @@ class Latency:
 
         threads = f"{self.settings.threads} thread{'s' if self.settings.threads > 1 else ''}"
         parts = [latency_table(self.report.to_json(), title=f"Latency, ms per inference, {threads}")]
-        cpu = [f"{entry.name} {entry.cpu.value:.2f}x" for entry in self.report.speedups]
+        cpu = [
+            f"{entry.name} {entry.cpu.value:.2f}x" for entry in self.report.speedups if entry.cpu is not None
+        ]
         if cpu:
             parts.append(f"speed-up by CPU time: {', '.join(cpu)}")
         if self.throughput:

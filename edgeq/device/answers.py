@@ -208,6 +208,7 @@ class BenchResult(_Answer):
     duration_s: _Positive
     order: _Text
     seed: int
+    block: Annotated[int, Field(ge=1)] = 1
     remarks: Annotated[list[_Text], Field(max_length=50)]
 
 

@@ -196,7 +196,8 @@ def _report(result: BenchResult, collected: _Collected, order: BenchOrder, name:
                 size_mb=entrant.size_mb,
             )
         )
-    counts = {len(entry.wall_ns) for entry in contestants} | {len(entry.cpu_ns) for entry in contestants}
+    counts = {len(entry.wall_ns) for entry in contestants}
+    counts |= {len(entry.cpu_ns) for entry in contestants if entry.cpu_ns}
     spent_s = sum(sum(entry.wall_ns) for entry in contestants) / 1e9
     if len(counts) != 1 or spent_s > collected.device_s * 1.01 + 0.1:
         raise DeviceError(f"{name}: its samples do not fit together ({counts} runs, {spent_s:.1f} s)")
@@ -206,6 +207,7 @@ def _report(result: BenchResult, collected: _Collected, order: BenchOrder, name:
         duration_s=result.duration_s,
         order=result.order,
         seed=result.seed,
+        block=result.block,
     )
     return DeviceLatency(
         report=report,

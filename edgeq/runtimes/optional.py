@@ -21,6 +21,7 @@ __all__ = [
     "ConcurrentSession",
     "IntegerPart",
     "ProfiledSession",
+    "SelfTimedSession",
     "ShowsIntegers",
     "Simulated",
     "SimulatedOtherwise",
@@ -53,6 +54,32 @@ class ConcurrentSession(Protocol):
 
     def infer_all(self, tensors: Iterable[npt.NDArray[Any]]) -> None:
         """Infer from all of them, so many at once; the outputs are dropped.
+
+        Raises:
+            ModelError: as ``infer``.
+        """
+        ...
+
+
+@runtime_checkable
+class SelfTimedSession(Protocol):
+    """A session whose inferences cannot be timed from outside, as each starts a process: it times itself."""
+
+    @property
+    def timing(self) -> str:
+        """What took the times and what they are of, in words."""
+        ...
+
+    def time_runs(
+        self, tensor: npt.NDArray[Any], *, runs: int, duration_s: float, warm_up_s: float
+    ) -> tuple[int, ...]:
+        """Nanoseconds of each of successive inferences in one process, in order.
+
+        Args:
+            tensor: as for ``infer``.
+            runs: inferences at least, the warm-up not counted.
+            duration_s: go on for at least so long after the warm-up.
+            warm_up_s: infer for so long before; those are not among the times.
 
         Raises:
             ModelError: as ``infer``.

@@ -1,5 +1,6 @@
 import json
-import multiprocessing
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -117,22 +118,34 @@ def test_broken_sensors_are_unknown_not_zero(board):
     assert Machine(board.root).temperatures_c() == {}
 
 
-def _burn(seconds):
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        pass
+BURN = "import time; end = time.monotonic() + 3\nwhile time.monotonic() < end: pass"
 
 
 @pytest.mark.skipif(not Path("/proc/stat").exists(), reason="needs Linux's /proc")
 def test_load_of_another_process_is_seen():
-    other = multiprocessing.get_context("spawn").Process(target=_burn, args=(3.0,))
-    other.start()
+    # The shell ends at once, so that the process is not one of ours.
+    subprocess.run(["sh", "-c", '"$0" -c "$1" >/dev/null 2>&1 &', sys.executable, BURN], check=True)
     time.sleep(0.7)
     with Telemetry(interval_s=0.2) as busy:
         time.sleep(1.2)
-    other.join()
     assert busy.record.others_cores > 0.5
     assert len(busy.record.during) >= 4
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc")
+def test_a_child_is_not_one_of_the_others():
+    machine = Machine()
+    if not list(Path("/proc/self/task").glob("*/children")):
+        pytest.skip("this kernel does not list children")
+    before = machine.cpu_times()
+    child = subprocess.Popen([sys.executable, "-c", BURN])
+    time.sleep(1.0)
+    running = machine.cpu_times()
+    child.kill()
+    child.wait()
+    ended = machine.cpu_times()
+    assert running.own_s - before.own_s > 0.2
+    assert ended.own_s >= running.own_s - 0.05
 
 
 def test_own_work_is_not_the_load_of_others(board, monkeypatch):

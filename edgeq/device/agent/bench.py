@@ -127,5 +127,6 @@ def _without_samples(outcome: Outcome) -> dict[str, Any]:
         "duration_s": report.duration_s,
         "order": report.order,
         "seed": report.seed,
+        "block": report.block,
         "remarks": list(outcome.remarks),
     }

@@ -12,10 +12,12 @@ from typing import Any
 
 from edgeq.errors import ModelError, UnavailableError
 from edgeq.runtimes.base import AuditReport, SessionOptions
+from edgeq.runtimes.tensorrt.cache import Device
 from edgeq.runtimes.tensorrt.cuda import load_cuda
-from edgeq.runtimes.tensorrt.engine import Device, import_tensorrt, load_engine, new_network
+from edgeq.runtimes.tensorrt.engine import import_tensorrt, load_engine, new_network
 from edgeq.runtimes.tensorrt.layers import EngineLayer, Wanted, audit_layers, layers_from_json
-from edgeq.runtimes.tensorrt.trtexec import TrtexecSession, find_trtexec
+from edgeq.runtimes.tensorrt.trtexec import find_trtexec
+from edgeq.runtimes.tensorrt.trtexec_session import TrtexecSession
 
 __all__ = ["audit"]
 
@@ -75,7 +77,7 @@ def _by_trtexec(
         if layer.nodes and any(word in layer.kind.lower() for word in compute)
     ]
     unique = {entry.name: entry for entry in wanted}
-    details = {"version": session.details["version"], "by": "trtexec"}
+    details = {key: session.details[key] for key in ("version", "by", "device", "compute_capability")}
     return AuditReport("tensorrt", audit_layers(layers, unique.values(), reasons), details)
 
 

@@ -17,9 +17,11 @@ import numpy.typing as npt
 
 from edgeq.errors import ModelError, UnavailableError
 from edgeq.runtimes.base import Session, SessionOptions
+from edgeq.runtimes.tensorrt.cache import Device
 from edgeq.runtimes.tensorrt.cuda import Cuda, load_cuda
-from edgeq.runtimes.tensorrt.engine import Device, import_tensorrt, load_engine
-from edgeq.runtimes.tensorrt.trtexec import TrtexecSession, find_trtexec
+from edgeq.runtimes.tensorrt.engine import import_tensorrt, load_engine
+from edgeq.runtimes.tensorrt.trtexec import find_trtexec
+from edgeq.runtimes.tensorrt.trtexec_session import TrtexecSession
 from edgeq.types import TensorInfo
 
 __all__ = ["TensorRTSession", "open_session"]

@@ -1,127 +1,73 @@
-"""TensorRT through NVIDIA's ``trtexec``, where its Python module is missing. Device side: numpy only.
+"""NVIDIA's ``trtexec``: where it is, what it says of itself and of the GPU, and engines built with it.
 
-A process per inference, which loads the engine anew: right for an audit and for comparing a few images,
-far too slow for a data set, and no way to measure latency. Written against the options of TensorRT 10 and
-11; it has not run on a GPU yet.
+Device side: standard library only. Options, log lines and files are those of the program's own source,
+samples/trtexec and samples/common of github.com/NVIDIA/TensorRT at v10.3.0, v10.13.0 and v11.1; it has not
+been run on a GPU yet.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
+import contextlib
+import os
 import re
 import shutil
 import subprocess
-import tempfile
-from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
 
 from edgeq.errors import ModelError, UnavailableError
 from edgeq.runtimes.base import SessionOptions
-from edgeq.types import TensorInfo
+from edgeq.runtimes.tensorrt.cache import Device, keep, kept_for, read_model
+from edgeq.runtimes.tensorrt.engine import WORKSPACE_BYTES, check_dla, version_of
 
-__all__ = ["TrtexecSession", "find_trtexec"]
+__all__ = ["Trtexec", "build", "find_trtexec", "look"]
 
 _PLACES = ("/usr/src/tensorrt/bin/trtexec", "/usr/local/tensorrt/bin/trtexec")
 _VERSION = re.compile(r"TensorRT v(\d+)(\d\d)(\d\d)\]")
-_BUILD_S, _INFER_S = 1800.0, 120.0
-_TAIL_CHARS = 300
+"""``&&&& RUNNING TensorRT.trtexec [TensorRT v100300] # ...`` is the first line of every run."""
+_DEVICE = re.compile(r"Selected Device: (.+)$", re.MULTILINE)
+_CAPABILITY = re.compile(r"Compute Capability: (\d+\.\d+)\s*$", re.MULTILINE)
+_LOOK_S, _BUILD_S = 120.0, 1800.0
+_MOST_ERRORS, _MOST_CHARS = 3, 300
 
 
-class TrtexecSession:
-    """An engine that ``trtexec`` built in a folder of its own, which goes with the session."""
+@dataclass(frozen=True)
+class Trtexec:
+    """The program, TensorRT's version in it, and the GPU that it finds."""
 
-    def __init__(self, program: str, artifact: Path, options: SessionOptions) -> None:
-        if not artifact.is_file():
-            raise ModelError(f"there is no model file {artifact}", fix="check the path")
-        if options.dla_core is not None:
-            raise UnavailableError(
-                "the DLA needs TensorRT's Python module", fix="sudo apt install python3-libnvinfer"
-            )
-        self._program = program
-        self._version = _version(program)
-        self._folder = tempfile.TemporaryDirectory(prefix="edgeq-trtexec-")
-        self._engine = self._file("model.engine")
-        self.layer_info = self._build(artifact, options)
-        """The engine inspector's JSON."""
-        names = _io_names(self.layer_info)
-        self._outputs: tuple[TensorInfo, ...] = ()
-        made = {name for name in names if name in self._probe(names)}
-        given = [name for name in names if name not in made]
-        if len(given) != 1:
-            raise ModelError(f"trtexec tells {len(given)} inputs of {artifact.name}; edgeq feeds one")
-        self._input = TensorInfo(given[0], (), "float32")
-        self._details = {
-            "runtime": "tensorrt",
-            "version": self._version,
-            "unit": "GPU, by trtexec: a process for each inference",
-            "threads": str(options.threads),
-            "float_precision": "tf32" if options.default_float else "float32",
-            "sha256": hashlib.sha256(artifact.read_bytes()).hexdigest()[:16],
-        }
+    path: str
+    version: str
+    """``10.3.0``"""
+    device: Device | None
+    """None: it finds none."""
 
     @property
-    def inputs(self) -> tuple[TensorInfo, ...]:
-        """The engine's input; ``trtexec`` does not tell its shape."""
-        return (self._input,)
+    def major(self) -> int:
+        """Of the version."""
+        return version_of(self.version)[0]
 
-    @property
-    def outputs(self) -> tuple[TensorInfo, ...]:
-        """The engine's outputs."""
-        return self._outputs
+    def run(self, arguments: list[str], *, folder: Path, timeout_s: float, what: str) -> str:
+        """What it printed.
 
-    @property
-    def details(self) -> Mapping[str, str]:
-        """Version and precision."""
-        return self._details
-
-    def infer(self, tensor: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
-        """Outputs by name for one input tensor.
+        Args:
+            arguments: paths in them are relative to the folder, or absolute.
+            folder: where it runs, and leaves its files.
+            timeout_s: it is ended after this.
+            what: for the error.
 
         Raises:
-            ModelError: ``trtexec`` fails, as it does where the tensor does not fit.
+            ModelError: it failed; with its own words.
         """
-        source = self._file("input.bin")
-        source.write_bytes(np.ascontiguousarray(tensor, np.float32).tobytes())
-        return self._run([f"--loadInputs={self._input.name}:{source}"])
-
-    def _probe(self, names: tuple[str, ...]) -> dict[str, npt.NDArray[Any]]:
-        """Outputs for whatever ``trtexec`` feeds by itself: they tell which tensors are outputs."""
-        found = self._run([])
-        self._outputs = tuple(
-            TensorInfo(name, tuple(array.shape), array.dtype.name)
-            for name, array in found.items()
-            if name in names
-        )
-        return found
-
-    def _build(self, artifact: Path, options: SessionOptions) -> str:
-        layers = self._file("layers.json")
-        command = [f"--onnx={artifact}", f"--saveEngine={self._engine}", "--skipInference"]
-        command += ["--profilingVerbosity=detailed", f"--exportLayerInfo={layers}"]
-        # TensorRT 11 knows strongly typed networks only.
-        command += ["--stronglyTyped"] if self._version.startswith("10.") else []
-        command += [] if options.default_float else ["--noTF32"]
-        _call([self._program, *command], timeout_s=_BUILD_S, what=f"building {artifact.name}")
-        return layers.read_text(errors="replace")
-
-    def _run(self, arguments: list[str]) -> dict[str, npt.NDArray[Any]]:
-        target = self._file("output.json")
-        command = [f"--loadEngine={self._engine}", "--iterations=1", "--warmUp=0", "--duration=0"]
-        command += [f"--exportOutput={target}", *arguments]
-        _call([self._program, *command], timeout_s=_INFER_S, what="inference")
         try:
-            entries = json.loads(target.read_text())
-            return {str(entry["name"]): _array(entry) for entry in entries}
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ModelError(f"trtexec wrote no outputs that can be read: {error}") from error
-
-    def _file(self, name: str) -> Path:
-        return Path(self._folder.name) / name
+            done = subprocess.run(
+                [self.path, *arguments], cwd=folder, capture_output=True, text=True, errors="replace",
+                timeout=timeout_s, check=False,
+            )  # fmt: skip
+        except (OSError, subprocess.SubprocessError) as error:
+            raise ModelError(f"trtexec: {what} failed: {error}") from error
+        if done.returncode != 0:
+            raise ModelError(f"trtexec: {what} failed: {_errors(done.stdout + done.stderr)}")
+        return done.stdout
 
 
 def find_trtexec() -> str | None:
@@ -130,46 +76,75 @@ def find_trtexec() -> str | None:
     return found or next((place for place in _PLACES if Path(place).is_file()), None)
 
 
-def _version(program: str) -> str:
-    """``10.3`` as the program says it.
+def look(program: str) -> Trtexec:
+    """What the program says of itself, and of the GPU.
+
+    It is asked to load no engine: that fails, but only after it has named its version and the device.
 
     Raises:
         UnavailableError: it does not run, or is older than TensorRT 10.
     """
     try:
         done = subprocess.run(
-            [program, "--help"], capture_output=True, text=True, timeout=_INFER_S, check=False
-        )
+            [program, f"--loadEngine={os.devnull}"], capture_output=True, text=True, errors="replace",
+            timeout=_LOOK_S, check=False,
+        )  # fmt: skip
     except (OSError, subprocess.SubprocessError) as error:
         raise UnavailableError(f"{program} does not run: {error}") from error
-    match = _VERSION.search(done.stdout + done.stderr)
+    said = done.stdout + done.stderr
+    match = _VERSION.search(said)
     if match is None or int(match[1]) < 10:
         raise UnavailableError(
             f"{program} is not of TensorRT 10 or later", fix="JetPack 6.1 or later brings TensorRT 10.3"
         )
-    return f"{int(match[1])}.{int(match[2])}.{int(match[3])}"
+    name, capability = _DEVICE.search(said), _CAPABILITY.search(said)
+    device = None if name is None or capability is None else Device(name[1].strip(), capability[1])
+    return Trtexec(program, ".".join(str(int(part)) for part in match.groups()), device)
 
 
-def _io_names(layer_info: str) -> tuple[str, ...]:
-    """Inputs and outputs: ``Bindings`` of TensorRT 10, ``I/O Tensors`` of 11."""
-    try:
-        document = json.loads(layer_info)
-        entries = document.get("Bindings") or [entry["Name"] for entry in document["I/O Tensors"]]
-        return tuple(str(entry) for entry in entries)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"trtexec's layer information names no inputs and outputs: {error}") from error
+def build(program: Trtexec, artifact: Path, options: SessionOptions, folder: Path) -> tuple[Path, bool]:
+    """(file of a model's engine, whether it came from the cache); what is built is cached.
+
+    Args:
+        program: whom to build with.
+        artifact: ONNX.
+        options: how it is to run.
+        folder: temporary; the engine lies in it where it cannot be cached.
+
+    Raises:
+        ModelError: TensorRT refuses the model.
+        UnavailableError: there is no GPU, or a DLA core was asked for that TensorRT cannot use.
+    """
+    if program.device is None:
+        raise UnavailableError(
+            f"{program.path} finds no NVIDIA GPU", fix="see its words: trtexec --loadEngine=/dev/null"
+        )
+    if options.dla_core is not None:
+        check_dla(program.version)
+    kept = kept_for(program.version, read_model(artifact), options, program.device)
+    if kept.engine.is_file():
+        return kept.engine, True
+    # Both files are made here and kept when they are whole: the program writes them in place.
+    made, timing = folder / "model.engine", folder / "timing.cache"
+    with contextlib.suppress(OSError):
+        shutil.copyfile(kept.timing, timing)
+    command = [f"--onnx={artifact.absolute()}", f"--saveEngine={made}", "--skipInference"]
+    command += ["--profilingVerbosity=detailed", f"--timingCacheFile={timing}"]
+    command += [f"--memPoolSize=workspace:{WORKSPACE_BYTES >> 20}"]
+    # TensorRT 11 knows strongly typed networks only.
+    command += ["--stronglyTyped"] if program.major == 10 else []
+    command += [] if options.default_float else ["--noTF32"]
+    command += [] if options.dla_core is None else [f"--useDLACore={options.dla_core}", "--allowGPUFallback"]
+    program.run(command, folder=folder, timeout_s=_BUILD_S, what=f"building {artifact.name}")
+    for source, target in ((made, kept.engine), (timing, kept.timing)):
+        with contextlib.suppress(OSError):
+            keep(target, source.read_bytes())
+    if not made.is_file():
+        raise ModelError(f"trtexec built {artifact.name} and left no engine")
+    return made, False
 
 
-def _array(entry: Mapping[str, Any]) -> npt.NDArray[Any]:
-    shape = [int(size) for size in str(entry["dimensions"]).split("x")]
-    return np.asarray(entry["values"], np.float32).reshape(shape)
-
-
-def _call(command: list[str], *, timeout_s: float, what: str) -> None:
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
-    except (OSError, subprocess.SubprocessError) as error:
-        raise ModelError(f"trtexec: {what} failed: {error}") from error
-    if done.returncode != 0:
-        lines = [line for line in (done.stdout + done.stderr).splitlines() if "[E]" in line]
-        raise ModelError(f"trtexec: {what} failed: {(lines or ['no message'])[0][-_TAIL_CHARS:]}")
+def _errors(said: str) -> str:
+    """Its first lines of severity error, without their time stamps."""
+    lines = [line.partition("[E]")[2].strip() for line in said.splitlines() if "[E]" in line]
+    return "; ".join(lines[:_MOST_ERRORS])[:_MOST_CHARS] or "no message"

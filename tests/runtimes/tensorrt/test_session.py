@@ -233,7 +233,7 @@ def test_without_module_and_trtexec_the_error_names_the_cure(artifact, monkeypat
 
 
 def test_versions():
-    assert engine.version_of(FakeTensorRT(None, version="11.4.1")) == (11, 4)
+    assert engine.version_of("11.4.1") == (11, 4)
 
 
 def test_the_device_side_needs_neither_onnx_nor_the_quantiser():
