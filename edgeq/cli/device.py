@@ -35,7 +35,9 @@ def setup(
     on: _Devices,
     runtime: Annotated[
         list[str] | None,
-        typer.Option("--runtime", metavar="NAME", help="onnxruntime, tflite, openvino; repeatable."),
+        typer.Option(
+            "--runtime", metavar="NAME", help="onnxruntime, tflite, openvino, tensorrt; repeatable."
+        ),
     ] = None,
     target: Annotated[
         str | None, typer.Option("--target", metavar="NAME|FILE", help="The runtime of this target.")
@@ -138,7 +140,7 @@ def _facts(side: DeviceSide) -> dict[str, Any]:
 
 
 def _lines(entry: DeviceEntry, facts: dict[str, Any]) -> list[str]:
-    from edgeq.device.wheels import RUNTIME_PACKAGES
+    from edgeq.device.wheels import installs
 
     machine, health = facts["machine"], facts["health"]
     label = facts["device"]["emulated"]
@@ -157,7 +159,7 @@ def _lines(entry: DeviceEntry, facts: dict[str, Any]) -> list[str]:
         words.append(", ".join(health["throttle_flags"]) or "no throttle flags")
     lines.append(f"health: {', '.join(words) or 'no sensors'}")
     for probe in facts["runtimes"]:
-        if probe["version"] is None and probe["runtime"] in RUNTIME_PACKAGES:
+        if probe["version"] is None and installs(probe["runtime"]):
             hint = f"edgeq device setup {entry.on} --runtime {probe['runtime']}"
             lines.append(f"runtime {probe['runtime']}: not installed; {hint}")
             continue

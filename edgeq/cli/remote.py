@@ -105,13 +105,13 @@ def _check_runtime(side: DeviceSide, need: str) -> None:
 
 def _cure(on: str, need: str, *, lacks: bool) -> str:
     """How a device gets what it lacks: a runtime, or something that decodes images."""
-    from edgeq.device.wheels import RUNTIME_PACKAGES
+    from edgeq.device.wheels import RUNTIME_PACKAGES, installs
     from edgeq.runtimes import load_runtime
 
+    if lacks and not installs(need):
+        return f"edgeq cannot install it there; {load_runtime(need).install}"
     if need in RUNTIME_PACKAGES:
         return f"edgeq device setup {on} --runtime {need}"
-    if lacks:
-        return f"edgeq cannot install it there; {load_runtime(need).install}"
     return f"edgeq device setup {on}, which brings numpy and OpenCV and sees the system's {need}"
 
 

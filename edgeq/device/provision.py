@@ -20,6 +20,7 @@ from edgeq.device.wheels import (
     Platform,
     bundled_pip,
     download,
+    installs,
     pinned,
     platform_of,
     uploads,
@@ -55,7 +56,7 @@ def set_up(
     note: Note = lambda text: None,
     progress: Progress | None = None,
 ) -> SetUp:
-    """The device with an environment that holds the runtimes, numpy and OpenCV.
+    """The device with an environment that holds numpy, OpenCV and the runtimes, or sees the system's.
 
     Args:
         link: the device.
@@ -93,6 +94,9 @@ def set_up(
         files = [file for file in files if not file.path.name.startswith("pip-")]
         files.append(bundled_pip(Path(folder) / "pip"))
         packages = _install(worker, files, requirements, runtimes, offline, progress)
+        for name in runtimes:
+            if not installs(name):
+                note(f"{link.name}: {name} has to be part of its own system: see 'edgeq device check'")
         return SetUp(packages, True, worker.device.sent_bytes / 1e6, str(found.python))
 
 

@@ -17,7 +17,16 @@ from edgeq.device.errors import DeviceError
 from edgeq.errors import UnavailableError
 from edgeq.files import sha256_of
 
-__all__ = ["DECODER", "RUNTIME_PACKAGES", "Platform", "bundled_pip", "download", "pinned", "platform_of"]
+__all__ = [
+    "DECODER",
+    "RUNTIME_PACKAGES",
+    "Platform",
+    "bundled_pip",
+    "download",
+    "installs",
+    "pinned",
+    "platform_of",
+]
 
 DECODER = "opencv-python-headless"
 RUNTIME_PACKAGES: dict[str, tuple[tuple[str, ...], ...]] = {
@@ -25,11 +34,18 @@ RUNTIME_PACKAGES: dict[str, tuple[tuple[str, ...], ...]] = {
     "openvino": (("openvino",),),
     # The second for boards with an older Python, which the maintained wheel does not serve.
     "tflite": (("ai-edge-litert",), ("tflite-runtime", "numpy<2")),
+    # Comes with JetPack, whose module the environment sees, or whose trtexec edgeq finds.
+    "tensorrt": ((),),
 }
-"""Runtime -> packages to try, in order."""
+"""Runtime -> packages to try, in order; none: the board's own system has it."""
 _WHEEL_MACHINES = ("x86_64", "aarch64")
 _PIP_S = 1200
 _OLDEST_GLIBC = 17
+
+
+def installs(runtime: str) -> bool:
+    """Whether edgeq brings the runtime itself to a device."""
+    return any(RUNTIME_PACKAGES.get(runtime, ()))
 
 
 @dataclass(frozen=True)

@@ -238,8 +238,10 @@ def _latency_notes(report: Mapping[str, object], rows: Sequence[Mapping[str, obj
             for name, count in needed.items()
             if any(row.get(f"{name}_ms") is None for row in rows)
         ]
+        block = report.get("block_runs")
+        turns = f"in blocks of {block}, by turns" if isinstance(block, int) and block > 1 else "in turn"
         notes.append(
-            f"{runs} runs each, in turn" + (f"; not quoted: {', '.join(missing)}" if missing else "")
+            f"{runs} runs each, {turns}" + (f"; not quoted: {', '.join(missing)}" if missing else "")
         )
     baselines = {plain(entry.get("baseline")) for entry in list_of_maps(report.get("speedups"))}
     if baselines:

@@ -265,7 +265,7 @@ def test_the_command_itself(bundle):
         # What edgeq cannot install must not be advised: the command would refuse.
         ("tensorrt", None, "OpenCV", "python3-libnvinfer", "device setup"),
         ("coreml", None, "OpenCV", "edgeq[coreml]", "device setup"),
-        ("tensorrt", "10.3.0", None, "device setup ssh://board, which brings numpy", "--runtime"),
+        ("tensorrt", "10.3.0", None, "device setup ssh://board --runtime tensorrt", "cannot"),
     ],
 )
 def test_a_device_that_lacks_something_is_told_what_helps(need, version, decoder, words, never):

@@ -10,14 +10,14 @@ from edgeq.runtimes.base import ProbeReport
 from edgeq.runtimes.tensorrt.cache import Device
 from edgeq.runtimes.tensorrt.cuda import load_cuda
 from edgeq.runtimes.tensorrt.engine import import_tensorrt
-from edgeq.runtimes.tensorrt.trtexec import find_trtexec, look
+from edgeq.runtimes.tensorrt.trtexec import BETTER, find_trtexec, look
 
 __all__ = ["probe"]
 
 _CHECK = "tensorrt_rtx_bindings"
 _SLOW = (
-    "by trtexec, as TensorRT's Python module is missing: each image starts a process, so evaluating is slow: "
-    "sudo apt install python3-libnvinfer"
+    "TensorRT's Python module is missing, trtexec stands in: every image starts a process, so evaluating is "
+    f"slow: {BETTER}"
 )
 
 

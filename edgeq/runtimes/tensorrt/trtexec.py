@@ -20,7 +20,10 @@ from edgeq.runtimes.base import SessionOptions
 from edgeq.runtimes.tensorrt.cache import Device, keep, kept_for, read_model
 from edgeq.runtimes.tensorrt.engine import WORKSPACE_BYTES, check_dla, version_of
 
-__all__ = ["Trtexec", "build", "find_trtexec", "look"]
+__all__ = ["BETTER", "Trtexec", "build", "find_trtexec", "look"]
+
+BETTER = "sudo apt install python3-libnvinfer, then 'edgeq device setup DEVICE --force', which makes it seen"
+"""What a board with ``trtexec`` alone does well to get."""
 
 _PLACES = ("/usr/src/tensorrt/bin/trtexec", "/usr/local/tensorrt/bin/trtexec")
 _VERSION = re.compile(r"TensorRT v(\d+)(\d\d)(\d\d)\]")

@@ -24,7 +24,7 @@ import numpy.typing as npt
 from edgeq.errors import ModelError
 from edgeq.runtimes.base import SessionOptions
 from edgeq.runtimes.tensorrt.cache import Device
-from edgeq.runtimes.tensorrt.trtexec import Trtexec, build, look
+from edgeq.runtimes.tensorrt.trtexec import BETTER, Trtexec, build, look
 from edgeq.types import TensorInfo
 
 __all__ = ["TrtexecSession"]
@@ -231,5 +231,5 @@ def _details(program: Trtexec, options: SessionOptions, *, cached: bool, took_s:
         "threads": str(options.threads),
         "engine": "cached" if cached else "built now",
         "warning": "TensorRT's Python module is missing, so every image starts a process of trtexec, "
-        f"{took_s:.1f} s each: sudo apt install python3-libnvinfer",
+        f"{took_s:.1f} s each: {BETTER}",
     }
