@@ -19,8 +19,8 @@ from edgeq.device.agent.store import Store
 from edgeq.device.answers import Probe
 from edgeq.device.client import AgentError
 from edgeq.device.local import LocalLink
-from edgeq.device.provision import clean, set_up
-from edgeq.device.wheels import Platform, bundled_pip, pinned, platform_of
+from edgeq.device.provision import _choices, clean, set_up
+from edgeq.device.wheels import DECODER, Platform, bundled_pip, pinned, platform_of
 from edgeq.errors import InputError, UnavailableError
 
 
@@ -107,6 +107,18 @@ def test_an_environment_lists_its_own_packages_only(tmp_path):
         check=True,
     )
     assert install._installed(str(tmp_path / "e" / "bin" / "python")) == {}
+
+
+def test_a_board_with_tensorrt_of_its_own_gets_what_is_missing_to_it(link, tmp_path):
+    make_wheel(tmp_path / "wheels", "onlyhere")
+    told = []
+    done = set_up(link, ["tensorrt"], offline=True, wheels=tmp_path / "wheels", note=told.append)
+    assert set(done.packages) == {"onlyhere"}
+    assert "part of its own system" in told[-1]
+    again = set_up(link, ["tensorrt"], offline=True, wheels=tmp_path / "wheels")
+    assert not again.changed
+    for choice in _choices(["tensorrt"]):
+        assert sorted(name.partition("==")[0] for name in choice) == ["numpy", DECODER]
 
 
 def test_what_cannot_be_installed(link):

@@ -32,8 +32,8 @@ class TensorRT(RuntimeFolder):
     requires: tuple[str, ...] = ()
     """Nothing of NVIDIA's: the host part needs onnx, which is edgeq's own extra."""
     install: str = (
-        "on a Jetson it is part of JetPack (sudo apt install python3-libnvinfer, or libnvinfer-bin, which has "
-        "trtexec alone); on another machine with an NVIDIA GPU: pip install tensorrt"
+        "on a Jetson it is part of JetPack (sudo apt install python3-libnvinfer; libnvinfer-bin has trtexec "
+        "alone); on another machine with an NVIDIA GPU: pip install tensorrt"
     )
     artifact_suffixes: tuple[str, ...] = (".onnx",)
     default_float: str = "tf32"

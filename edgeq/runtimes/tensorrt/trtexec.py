@@ -8,7 +8,6 @@ been run on a GPU yet.
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import shutil
 import subprocess
@@ -30,6 +29,7 @@ _VERSION = re.compile(r"TensorRT v(\d+)(\d\d)(\d\d)\]")
 """``&&&& RUNNING TensorRT.trtexec [TensorRT v100300] # ...`` is the first line of every run."""
 _DEVICE = re.compile(r"Selected Device: (.+)$", re.MULTILINE)
 _CAPABILITY = re.compile(r"Compute Capability: (\d+\.\d+)\s*$", re.MULTILINE)
+_NO_FILE = "/nonexistent/engine"
 _LOOK_S, _BUILD_S = 120.0, 1800.0
 _MOST_ERRORS, _MOST_CHARS = 3, 300
 
@@ -82,14 +82,14 @@ def find_trtexec() -> str | None:
 def look(program: str) -> Trtexec:
     """What the program says of itself, and of the GPU.
 
-    It is asked to load no engine: that fails, but only after it has named its version and the device.
+    It is asked for an engine that is not there: it fails, but only after it has named both.
 
     Raises:
         UnavailableError: it does not run, or is older than TensorRT 10.
     """
     try:
         done = subprocess.run(
-            [program, f"--loadEngine={os.devnull}"], capture_output=True, text=True, errors="replace",
+            [program, f"--loadEngine={_NO_FILE}"], capture_output=True, text=True, errors="replace",
             timeout=_LOOK_S, check=False,
         )  # fmt: skip
     except (OSError, subprocess.SubprocessError) as error:
@@ -120,7 +120,8 @@ def build(program: Trtexec, artifact: Path, options: SessionOptions, folder: Pat
     """
     if program.device is None:
         raise UnavailableError(
-            f"{program.path} finds no NVIDIA GPU", fix="see its words: trtexec --loadEngine=/dev/null"
+            f"{program.path} finds no NVIDIA GPU",
+            fix=f"see its own words: {program.path} --loadEngine={_NO_FILE}",
         )
     if options.dla_core is not None:
         check_dla(program.version)

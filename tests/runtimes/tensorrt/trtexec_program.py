@@ -72,7 +72,8 @@ def built(given: dict[str, str], version: str) -> bytes:
 
 
 def loaded(given: dict[str, str], version: str) -> bytes:
-    head, _, model = Path(given["loadEngine"]).read_bytes().partition(b"\n")
+    path = Path(given["loadEngine"])
+    head, _, model = path.read_bytes().partition(b"\n") if path.exists() else (b"", b"", b"")
     if head != b"engine of " + version.encode():
         raise TrtexecError("Error opening engine file: " + given["loadEngine"])
     return model
