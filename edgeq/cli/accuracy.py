@@ -113,7 +113,9 @@ def measure_accuracy(
 
         def run(name: str, path: Any, runtime: Any, specs: Specs) -> Evaluation:
             session = runtime.open_session(path, options=options)
-            warn_of_session(session.details, name, console)
+            if subject.bundle is not None:
+                # Of a plain model it was said when it was opened.
+                warn_of_session(session.details, name, console)
             return evaluate(
                 session, dataset, spec=specs.input, head=specs.head, post=post, workers=core_count(),
                 progress=lambda done, total: progress(f"evaluate {name}", done, total),

@@ -109,7 +109,7 @@ def _cure(on: str, need: str, *, lacks: bool) -> str:
     from edgeq.runtimes import load_runtime
 
     if lacks and not installs(need):
-        return f"edgeq cannot install it there; {load_runtime(need).install}"
+        return f"edgeq cannot install it there; {load_runtime(need, installed=False).install}"
     if need in RUNTIME_PACKAGES:
         return f"edgeq device setup {on} --runtime {need}"
     return f"edgeq device setup {on}, which brings numpy and OpenCV and sees the system's {need}"

@@ -124,7 +124,7 @@ class TrtexecSession:
 
     @property
     def details(self) -> Mapping[str, str]:
-        """Version, device, precision and how slow it is; after `time_runs` also the engine's own time."""
+        """Version, device, precision and how slow it is; after `time_runs`, warm, also the engine alone."""
         if not self._gpu_ms:
             return self._details
         return {
@@ -164,7 +164,8 @@ class TrtexecSession:
             raise ModelError(f"trtexec wrote no times that can be read: {error}") from error
         if len(times) < runs or min(times)[0] <= 0:
             raise ModelError(f"trtexec wrote {len(times)} times, not {runs}, or such as cannot be")
-        self._gpu_ms.extend(compute_ms for _, compute_ms in times)
+        if warm_up_s > 0:
+            self._gpu_ms.extend(compute_ms for _, compute_ms in times)
         return tuple(round(latency_ms * 1e6) for latency_ms, _ in times)
 
     def _first(self, engine: Path, options: SessionOptions) -> tuple[list[_Written], float]:
