@@ -40,6 +40,8 @@ _TYPES = {
     **{"int32": "int32", "int64": "int64"},
 }
 _BF16 = "bf16"
+_DESERIALIZE = "erializ"
+"""In what TensorRT and the program say of an engine that they cannot load."""
 _ONE_RUN = ["--iterations=1", "--duration=0", "--warmUp=0", "--dumpRawBindingsToFile"]
 _INPUT, _LAYERS, _TIMES = "input.bin", "layers.json", "times.json"
 _INFER_S, _TIME_S = 300.0, 7200.0
@@ -91,15 +93,18 @@ class TrtexecSession:
         self._folder = tempfile.TemporaryDirectory(prefix="edgeq-trtexec-")
         self._program = look(program)
         engine, cached = build(self._program, artifact, options, self._path())
+        start_s = time.perf_counter()
         try:
-            written, took_s = self._first(engine, options)
-        except ModelError:
-            if not cached:
+            written = self._first(engine, options)
+        except ModelError as error:
+            if not cached or _DESERIALIZE not in error.message:
                 raise
             # The driver may have changed since, or the file been damaged.
             engine.unlink(missing_ok=True)
             engine, cached = build(self._program, artifact, options, self._path())
-            written, took_s = self._first(engine, options)
+            start_s = time.perf_counter()
+            written = self._first(engine, options)
+        took_s = time.perf_counter() - start_s
         self.layer_info = self._path(_LAYERS).read_text(errors="replace")
         """The engine inspector's JSON."""
         inputs = [entry for entry in written if entry.is_input]
@@ -150,12 +155,9 @@ class TrtexecSession:
         Raises:
             ModelError: the tensor does not fit the model, or the program fails.
         """
-        arguments = [
-            f"--iterations={runs}",
-            f"--duration={duration_s:.3f}",
-            f"--warmUp={warm_up_s * 1e3:.0f}",
-        ]
-        arguments += [f"--exportTimes={_TIMES}"]
+        arguments = [f"--iterations={runs}", f"--duration={duration_s:.3f}", f"--exportTimes={_TIMES}"]
+        arguments += [f"--warmUp={warm_up_s * 1e3:.0f}"]
+        self._path(_TIMES).unlink(missing_ok=True)
         self._run([*self._fed(tensor), *arguments], timeout_s=_TIME_S + duration_s + warm_up_s)
         try:
             entries = json.loads(self._path(_TIMES).read_text())
@@ -168,19 +170,16 @@ class TrtexecSession:
             self._gpu_ms.extend(compute_ms for _, compute_ms in times)
         return tuple(round(latency_ms * 1e6) for latency_ms, _ in times)
 
-    def _first(self, engine: Path, options: SessionOptions) -> tuple[list[_Written], float]:
+    def _first(self, engine: Path, options: SessionOptions) -> list[_Written]:
         """One inference with the program's own random input: it tells inputs, outputs and layers."""
-        # One inference at a time, as every session of edgeq's runs.
-        self._always = [f"--loadEngine={engine}", "--exposeDMA"]
         # TensorRT 11 leaves the copies out and records a CUDA graph unless it is told; 10 is the other way
-        # round, and waits for the GPU asleep.
-        self._always += (
-            ["--includeDataTransfers", "--noCudaGraph"] if self._program.major > 10 else ["--useSpinWait"]
+        # round, and sleeps while it waits for the GPU. So both do as the module's session does.
+        alike = (
+            ["--useSpinWait"] if self._program.major == 10 else ["--includeDataTransfers", "--noCudaGraph"]
         )
-        self._always += [] if options.dla_core is None else [f"--useDLACore={options.dla_core}"]
-        start_s = time.perf_counter()
-        said = self._run([*_ONE_RUN, f"--exportLayerInfo={_LAYERS}"], timeout_s=_INFER_S)
-        return self._written(said), time.perf_counter() - start_s
+        dla = [] if options.dla_core is None else [f"--useDLACore={options.dla_core}"]
+        self._always = [f"--loadEngine={engine}", "--exposeDMA", *alike, *dla]
+        return self._written(self._run([*_ONE_RUN, f"--exportLayerInfo={_LAYERS}"], timeout_s=_INFER_S))
 
     def _fed(self, tensor: npt.NDArray[Any]) -> list[str]:
         """The option that feeds a tensor, which lies in a file then."""

@@ -75,7 +75,11 @@ def loaded(given: dict[str, str], version: str) -> bytes:
     path = Path(given["loadEngine"])
     head, _, model = path.read_bytes().partition(b"\n") if path.exists() else (b"", b"", b"")
     if head != b"engine of " + version.encode():
-        raise TrtexecError("Error opening engine file: " + given["loadEngine"])
+        raise TrtexecError(
+            "[TRT] IRuntime::deserializeCudaEngine: Error Code 1: Serialization (version tag does not match)"
+            if path.exists()
+            else f"Error opening engine file: {path}"
+        )
     return model
 
 
