@@ -1,8 +1,9 @@
 """NVIDIA's ``trtexec``: where it is, what it says of itself and of the GPU, and engines built with it.
 
 Device side: standard library only. Options, log lines and files are those of the program's own source,
-samples/trtexec and samples/common of github.com/NVIDIA/TensorRT at v10.3.0, v10.13.0 and v11.1; it has not
-been run on a GPU yet.
+samples/trtexec and samples/common of github.com/NVIDIA/TensorRT at v10.3.0, v10.13.0 and v11.1. The option
+parsers of these three, compiled, take every command line that is given here; the program itself has not run
+yet, as that takes a GPU.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A process for each inference, which loads the engine anew: right, but slow. Latency comes from the program
 itself, which runs many inferences in one process and writes down what the GPU's clock said of each.
-Sources and what was tried: see `edgeq.runtimes.tensorrt.trtexec`; it has not run on a GPU yet.
+Sources: see `edgeq.runtimes.tensorrt.trtexec`. It has not run on a GPU yet.
 """
 
 from __future__ import annotations
