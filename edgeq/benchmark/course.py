@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -104,8 +105,8 @@ def run_course(course: Course, *, progress: Progress) -> Outcome:
         UnavailableError: a runtime is not here, or one that times itself meets one that does not.
     """
     sessions = {e.name: e.runtime.open_session(e.artifact, options=e.options) for e in course.entries}
-    alone = _times_itself(sessions)
-    if alone is not None:
+    own = _self_timed(sessions)
+    if own:
         # Of this process, these would be the cost of starting another one.
         course = replace(course, path=None, memory=False)
     contestants = [
@@ -115,7 +116,7 @@ def run_course(course: Course, *, progress: Progress) -> Outcome:
     steps = _steps(course, sessions)
     loop_s = course.duration_s * (1 - _PATH_SHARE if course.path is not None else 1)
     with Telemetry() as telemetry:
-        report = _latency(course, contestants, sessions, loop_s, progress)
+        report = _latency(course, contestants, own, loop_s, progress)
         throughput = _throughputs(contestants, sessions, loop_s) if course.throughput else {}
         if course.path is not None:
             progress("whole path", 0, 1)
@@ -123,63 +124,45 @@ def run_course(course: Course, *, progress: Progress) -> Outcome:
     for name, session in sessions.items():
         report = report.with_facts(name, details=session.details)
     report, remarks = _with_memory(report, course)
-    if alone is not None:
-        remarks = (f"{alone}; CPU time, peak memory and the whole path were not measured", *remarks)
+    if own:
+        how = next(iter(own.values())).timing
+        remarks = (f"{how}; CPU time, peak memory and the whole path were not measured", *remarks)
     return Outcome(report, stages, rate, throughput, telemetry.record, remarks)
 
 
-def _times_itself(sessions: Mapping[str, Session]) -> str | None:
-    """What the sessions' times are of, where they take them themselves; None: they are timed from outside.
+def _self_timed(sessions: Mapping[str, Session]) -> Mapping[str, SelfTimedSession]:
+    """All of them, where they time themselves; none, where they are timed from outside.
 
     Raises:
         UnavailableError: some do and some do not.
     """
-    own = {
-        name: session.timing for name, session in sessions.items() if isinstance(session, SelfTimedSession)
-    }
-    if own and len(own) < len(sessions):
-        names = ", ".join(name for name in sessions if name not in own)
+    own = {name: session for name, session in sessions.items() if isinstance(session, SelfTimedSession)}
+    others = [name for name in sessions if name not in own]
+    if own and others:
         raise UnavailableError(
-            f"{', '.join(own)}: {next(iter(own.values()))}; {names} cannot be timed so, and times that are "
-            "taken otherwise cannot be compared",
+            f"{', '.join(own)}: {next(iter(own.values())).timing}; {', '.join(others)} cannot be timed so, "
+            "and times that are taken otherwise cannot be compared",
             fix="measure them apart",
         )
-    return next(iter(own.values()), None)
+    return own
 
 
 def _latency(
     course: Course,
     contestants: Sequence[Contestant],
-    sessions: Mapping[str, Session],
+    own: Mapping[str, SelfTimedSession],
     duration_s: float,
     progress: Progress,
 ) -> LatencyReport:
     """Run by run, or in blocks where the sessions time themselves."""
-    own = [
-        SelfTimed(entry.name, session, entry.inputs)
-        for entry in contestants
-        if isinstance(session := sessions[entry.name], SelfTimedSession)
-    ]
-
-    def tell(state: LoopProgress) -> None:
-        progress(*_tenths(state))
-
-    if own:
-        return measure_blocks(
-            own,
-            duration_s=duration_s,
-            min_runs=course.min_runs,
-            warm_up=course.warm_up,
-            baseline=course.baseline,
-            progress=tell,
-        )
-    return measure(
-        contestants,
+    timed = [SelfTimed(entry.name, own[entry.name], entry.inputs) for entry in contestants if own]
+    run = partial(measure_blocks, timed) if timed else partial(measure, contestants)
+    return run(
         duration_s=duration_s,
         min_runs=course.min_runs,
         warm_up=course.warm_up,
         baseline=course.baseline,
-        progress=tell,
+        progress=lambda state: progress(*_tenths(state)),
     )
 
 
