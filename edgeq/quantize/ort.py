@@ -137,10 +137,14 @@ def _options(
     options.intra_op_num_threads = threads
     if not blocked:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    # As the runtime's own sessions: what the plan keeps in float stays float.
+    entry, passes = KEEP_FLOAT
     if not integer_kernels:
         options.add_session_config_entry("session.disable_quant_qdq", "1")
-    # As the runtime's own sessions: what the plan keeps in float stays float.
-    options.add_session_config_entry(*KEEP_FLOAT)
+        # This pass gains nothing then, and ends ONNX Runtime 1.23, the last for Python 3.10, where a clip
+        # reads an input of the graph.
+        passes += ";ClipQuantRewrite"
+    options.add_session_config_entry(entry, passes)
     options.enable_cpu_mem_arena = keep_memory
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return options

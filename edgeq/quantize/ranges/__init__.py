@@ -37,7 +37,7 @@ def choose_range(
         return entropy(statistics)
     if method is RangeMethod.MSE:
         return mse(statistics, dtype=dtype, symmetric=symmetric, activation=activation)
-    raise ValueError(f"{method} is not a single method")
+    raise ValueError(f"{method.value} is not a single method")
 
 
 def silu(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
