@@ -3,7 +3,8 @@
 Image in; out ``confidence`` (k, nc) and ``coordinates`` (k, 4) of the boxes that are left, cx, cy, w, h in
 0..1; the thresholds are inputs that may be left out. Vision recognises such a model as an object detector
 and gives observations with labels. Sources: coremltools, ``mlmodel/format/NonMaximumSuppression.proto`` and
-``models/pipeline.py``. Not measured: what NMS keeps is computed by Core ML alone, on a Mac or iPhone.
+``models/pipeline.py``. No Mac has run one: elsewhere `edgeq.runtimes.coreml.interpret.pipeline` reads the
+saved file back, and suppresses as the format's documentation says.
 """
 
 from __future__ import annotations
@@ -85,12 +86,12 @@ def _pipeline(detector: Any, head: HeadSpec, post: PostProcess) -> Any:
     whole = Model_pb2.Model()
     whole.specificationVersion = detector.specificationVersion
     whole.description.input.append(detector.description.input[0])
+    suppression = _suppression(detector, head, post)
     for name, what in _THRESHOLDS.items():
         entry = whole.description.input.add(name=name)
         entry.shortDescription = f"Boxes are dropped by this {what}; the model's own where it is not given."
         entry.type.doubleType.SetInParent()
         entry.type.isOptional = True
-    suppression = _suppression(detector, head, post)
     whole.description.output.extend(suppression.description.output)
     whole.description.metadata.CopyFrom(detector.description.metadata)
     whole.pipeline.models.extend([detector, suppression])
@@ -99,7 +100,11 @@ def _pipeline(detector: Any, head: HeadSpec, post: PostProcess) -> Any:
 
 
 def _suppression(detector: Any, head: HeadSpec, post: PostProcess) -> Any:
-    """NonMaximumSuppression that reads the detector's two outputs."""
+    """NonMaximumSuppression that reads the detector's two outputs.
+
+    The thresholds are inputs of this model too, as in the detectors of Apple's Turi Create; optional they are
+    in the pipeline only, since the format's validator allows this kind of model no optional input.
+    """
     from coremltools.proto import Model_pb2
 
     model = Model_pb2.Model()
@@ -113,6 +118,8 @@ def _suppression(detector: Any, head: HeadSpec, post: PostProcess) -> Any:
         array.dataType = given[raw].type.multiArrayType.dataType
         for low, high in ((0, -1), (width, width)):
             array.shapeRange.sizeRanges.add(lowerBound=low, upperBound=high)
+    for name in _THRESHOLDS:
+        model.description.input.add(name=name).type.doubleType.SetInParent()
     nms = model.nonMaximumSuppression
     nms.confidenceInputFeatureName, nms.coordinatesInputFeatureName = SCORES, BOXES
     nms.confidenceOutputFeatureName, nms.coordinatesOutputFeatureName = "confidence", "coordinates"

@@ -21,7 +21,10 @@ from edgeq.runtimes.coreml.interpret.light import LIGHT, MOVES
 from edgeq.runtimes.coreml.native import import_coremltools
 from edgeq.runtimes.coreml.package import check_package
 
-__all__ = ["Interpreter", "Operation", "Reference", "half_rounded", "load_program"]
+__all__ = [
+    "Interpreter", "Operation", "Program", "Reference", "half_rounded", "load_program", "open_package",
+    "read_program",
+]  # fmt: skip
 
 Array = npt.NDArray[Any]
 _FIX = "lower the model anew with this edgeq"
@@ -133,22 +136,39 @@ def load_program(path: Path) -> Program:
         ModelError: it is no package, or no mlprogram that coremltools reads.
         UnavailableError: coremltools is not installed.
     """
+    return read_program(*open_package(path), path)
+
+
+def open_package(path: Path) -> tuple[Any, str]:
+    """A package's specification and the folder of its weights; raises as :func:`load_program`."""
     check_package(path)
     tools = import_coremltools()
+    try:
+        model = tools.models.MLModel(str(path), skip_model_load=True)
+        return model.get_spec(), model.weights_dir or ""
+    except Exception as error:  # protobuf's, coremltools' own and plain ones share no base class
+        raise ModelError(f"{path} is no mlprogram that coremltools reads: {error}", fix=_FIX) from error
+
+
+def read_program(spec: Any, weights: str, path: Path) -> Program:
+    """The program of one specification, of a package or of a pipeline's stage.
+
+    Args:
+        spec: coremltools' message.
+        weights: folder of the package's weights.
+        path: the package, for messages.
+
+    Raises:
+        ModelError: it is no mlprogram that coremltools reads.
+    """
     from coremltools.converters.mil.frontend.milproto.load import load
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            model = tools.models.MLModel(str(path), skip_model_load=True)
-            spec = model.get_spec()
-            native = load(
-                spec,
-                specification_version=spec.specificationVersion,
-                file_weights_dir=model.weights_dir or "",
-            )
+            native = load(spec, specification_version=spec.specificationVersion, file_weights_dir=weights)
             main = native.functions["main"]
-    except Exception as error:  # protobuf's, coremltools' own and plain ones share no base class
+    except Exception as error:  # as above
         raise ModelError(f"{path} is no mlprogram that coremltools reads: {error}", fix=_FIX) from error
     return _Reader(main, dict(spec.description.metadata.userDefined)).read()
 
