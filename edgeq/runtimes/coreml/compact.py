@@ -1,11 +1,15 @@
 """Takes out of a saved package what says nothing: in a model of one megabyte it is a tenth.
 
-coremltools writes every argument that has a default, a name for every operation beside its output's, a
-constant for every scalar, and each array of ten or more numbers in blocks of 64 bytes with a header of 64.
-The format asks for none of that. Sources: coremltools 9, ``mlmodel/format/MIL.proto`` (an argument is a
-name or a value; attributes are optional), ``mil/frontend/milproto/load.py`` (reads both),
-``mil/mil/operation.py`` (defaults) and ``mlmodel/src/MILBlob/Blob/StorageFormat.hpp`` (weights).
-Chromium's WebNN writes its Core ML programs so: operations without names, parameters as values.
+coremltools writes a name for every operation beside its output's, a constant for every scalar, and each
+array of ten or more numbers in blocks of 64 bytes with a header of 64. The format asks for none of that.
+Sources: coremltools 9, ``mlmodel/format/MIL.proto`` (an argument is a name or a value; attributes are
+optional), ``mil/frontend/milproto/load.py`` (reads both) and ``mlmodel/src/MILBlob/Blob/StorageFormat.hpp``
+(weights). Chromium's WebNN writes its Core ML programs so: operations without names, restored weights
+among them, and parameters as values.
+
+Arguments that have a default stay. In the format they have none: Core ML's loaders refuse a convolution
+without ("Required param 'pad' is missing": coremltools issue 2127 on macOS 13, rustnn pull request 103 on
+watchOS 11), and Chromium and ONNX Runtime write them all for that reason.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ import numpy as np
 from edgeq.errors import ModelError
 from edgeq.runtimes.coreml.package import MODEL_FILE, WEIGHTS_FILE
 
-__all__ = ["compact_package", "default_arguments"]
+__all__ = ["compact_package"]
 
 _LARGEST_VALUE_BYTES = 512
 """Arrays up to here stand in the program; in the compiled model, whose text spells numbers out, larger ones
@@ -31,33 +35,8 @@ _HEADER = struct.Struct("<IIQQ")
 _MARK = 0xDEADBEEF
 
 
-def default_arguments(program: Any) -> frozenset[tuple[str, str]]:
-    """First output and argument of each operation that is told what it would take anyway.
-
-    Args:
-        program: as coremltools' builder makes it.
-    """
-    return frozenset(
-        (operation.outputs[0].name, argument)
-        for operation in program.functions["main"].operations
-        for argument, default in operation.default_inputs().items()
-        if default is not None and _is(operation.inputs.get(argument), default)
-    )
-
-
-def _is(variable: Any, default: Any) -> bool:
-    value = getattr(variable, "val", None)
-    return value is not None and np.array_equal(
-        np.asarray(value), np.asarray(getattr(default, "val", default))
-    )
-
-
-def compact_package(path: Path, defaults: frozenset[tuple[str, str]]) -> None:
+def compact_package(path: Path) -> None:
     """Rewrite a package that coremltools has just saved; the program computes the same.
-
-    Args:
-        path: the package's folder.
-        defaults: arguments to leave out, from :func:`default_arguments`.
 
     Raises:
         ModelError: its weights are not in the form that this coremltools was known to write.
@@ -67,15 +46,12 @@ def compact_package(path: Path, defaults: frozenset[tuple[str, str]]) -> None:
     spec = Model_pb2.Model()
     spec.ParseFromString((path / MODEL_FILE).read_bytes())
     (block,) = spec.mlProgram.functions["main"].block_specializations.values()
-    for operation in block.operations:
-        for argument in list(operation.inputs):
-            if (operation.outputs[0].name, argument) in defaults:
-                del operation.inputs[argument]
+    _share_equal(block)
     _drop_unread(block)
     _move_small_arrays(block, path / WEIGHTS_FILE)
     _put_in_place(block)
     for operation in block.operations:
-        if operation.type != "const" and not operation.type.startswith("constexpr"):
+        if operation.type != "const":
             operation.attributes.pop("name", None)  # its output has the same
     (path / MODEL_FILE).write_bytes(spec.SerializeToString(deterministic=True))
 
@@ -83,6 +59,20 @@ def compact_package(path: Path, defaults: frozenset[tuple[str, str]]) -> None:
 def _constants(block: Any) -> dict[str, Any]:
     """Name -> operation."""
     return {entry.outputs[0].name: entry for entry in block.operations if entry.type == "const"}
+
+
+def _share_equal(block: Any) -> None:
+    """Whoever reads one of several equal constants reads the first of them."""
+    first: dict[bytes, str] = {}
+    stands_for: dict[str, str] = {}
+    for name, operation in _constants(block).items():
+        value = operation.attributes["val"].SerializeToString(deterministic=True)
+        stands_for[name] = first.setdefault(value, name)
+    for operation in block.operations:
+        for argument in operation.inputs.values():
+            for binding in argument.arguments:
+                if binding.WhichOneof("binding") == "name":
+                    binding.name = stands_for.get(binding.name, binding.name)
 
 
 def _reads(block: Any) -> Counter[str]:

@@ -18,7 +18,7 @@ from typing import Any
 from edgeq.errors import ModelError, OutputError
 from edgeq.files import new_folder
 from edgeq.runtimes.base import Artifact, LowerOptions
-from edgeq.runtimes.coreml.compact import compact_package, default_arguments
+from edgeq.runtimes.coreml.compact import compact_package
 from edgeq.runtimes.coreml.image import ImageInput, image_input
 from edgeq.runtimes.coreml.native import import_coremltools
 from edgeq.runtimes.coreml.package import METADATA_NAME, name_items_after_content, package_files
@@ -97,7 +97,7 @@ def save_program(
     with tempfile.TemporaryDirectory(prefix="edgeq-coreml-") as work:
         made = Path(work) / path.name
         _save(tools, built, made, image, _metadata(source, built, half, image, labels))
-        compact_package(made, default_arguments(built.program))
+        compact_package(made)
         name_items_after_content(made)
         with new_folder(path, force=True) as target:
             shutil.copytree(made, target, dirs_exist_ok=True)

@@ -93,4 +93,4 @@ def name_items_after_content(path: Path) -> None:
         text = text.replace(identifier, str(uuid.uuid5(_NAMESPACE, entry["path"])).upper())
     ordered = json.loads(text)
     ordered["itemInfoEntries"] = dict(sorted(ordered["itemInfoEntries"].items()))
-    manifest.write_text(json.dumps(ordered, indent=4) + "\n")
+    manifest.write_text(json.dumps(ordered, separators=(",", ":")))

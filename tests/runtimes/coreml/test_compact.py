@@ -12,7 +12,7 @@ from edgeq.errors import ModelError
 from edgeq.quantize.recipe import Precision, Recipe, Rule
 from edgeq.runtimes.coreml.compact import compact_package
 from edgeq.runtimes.coreml.emit import short_names
-from edgeq.runtimes.coreml.interpret.program import load_program
+from edgeq.runtimes.coreml.interpret.program import load_program, open_package
 from edgeq.runtimes.coreml.package import METADATA_NAME, MODEL_FILE, WEIGHTS_FILE
 from edgeq.runtimes.coreml.scheme import scheme
 from tests.quantize import nets
@@ -46,9 +46,12 @@ def test_nothing_is_said_twice(tmp_path):
     kinds = [operation.type for operation in operations if operation.type != "const"]
     assert kinds == ["conv", "add", "conv", "add", "conv"]
     first, second, strided = (operation for operation in operations if operation.type == "conv")
-    assert set(first.inputs) == {"x", "weight", "bias"}
-    assert set(second.inputs) == {"x", "weight"}
-    assert set(strided.inputs) == {"x", "weight", "strides", "pad", "pad_type"}
+    # Core ML's loaders want all of them, defaults or not.
+    required = {"x", "weight", "strides", "dilations", "groups", "pad", "pad_type"}
+    assert set(first.inputs) == required | {"bias"}
+    assert set(second.inputs) == set(strided.inputs) == required
+    for argument in ("strides", "dilations", "groups", "pad", "pad_type"):
+        assert first.inputs[argument] == second.inputs[argument]
     assert first.inputs["bias"].arguments[0].WhichOneof("binding") == "value"
     assert not any(operation.attributes for operation in operations if operation.type != "const")
     # The table, which is read twice, and the strided kernel are the only large arrays.
@@ -66,13 +69,47 @@ def test_names_that_core_ml_takes_are_not_written_once_more(tmp_path):
     assert own["layers"] == {"_model_1_conv": "/model.1/conv"}
 
 
+def test_restored_weights_have_no_name_and_all_that_they_need(tmp_path):
+    path = package(net(), tmp_path, int8_weights=True)
+    restored = [entry for entry in block_of(path).operations if entry.type.startswith("constexpr")]
+    assert len(restored) == 3
+    for entry in restored:
+        assert set(entry.attributes) == {"quantized_data", "scale", "zero_point", "axis"}
+    assert len(load_program(path).integer_weights) == 3
+
+
+def optional_ops():
+    """Operations with arguments that coremltools' builder calls optional."""
+    g = Graph(1, 8, 8, 8)
+    x = g.op("Conv", "x", g.constant(np.ones((8, 8, 3, 3), np.float32)), pads=[1] * 4)
+    x = g.op("ConvTranspose", x, g.constant(np.ones((8, 8, 1, 1), np.float32)))
+    pooled = [g.op(kind, x, kernel_shape=[2, 2]) for kind in ("MaxPool", "AveragePool")]
+    x = g.op("ReduceMean", g.op("Concat", *pooled, axis=1), axes=[2, 3])
+    x, _ = g.op("TopK", x, g.constant(np.array([2], np.int64)), axis=1, outputs=2)
+    return g.build(x)
+
+
+def test_what_core_ml_calls_required_is_written(tmp_path):
+    from coremltools.converters.mil.frontend.milproto.load import load
+
+    path = package(optional_ops(), tmp_path)
+    spec, weights = open_package(path)
+    program = load(spec, specification_version=spec.specificationVersion, file_weights_dir=weights)
+    defaults = {entry.op_type: entry.default_inputs() for entry in program.functions["main"].operations}
+    written = {entry.type: set(entry.inputs) for entry in block_of(path).operations}
+    kinds = {"conv", "conv_transpose", "max_pool", "avg_pool", "concat", "reduce_mean", "topk"}
+    assert kinds <= set(written)
+    for kind in kinds:
+        assert {name for name, value in defaults[kind].items() if value is not None} <= written[kind], kind
+
+
 def test_weights_of_another_form_are_refused(tmp_path):
     path = package(net(), tmp_path)
     data = bytearray((path / WEIGHTS_FILE).read_bytes())
     data[64:68] = b"\0\0\0\0"
     (path / WEIGHTS_FILE).write_bytes(data)
     with pytest.raises(ModelError, match="form that edgeq does not know"):
-        compact_package(path, frozenset())
+        compact_package(path)
 
 
 def test_short_names_are_different_and_none_is_a_word():
