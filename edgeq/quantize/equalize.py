@@ -4,8 +4,10 @@ A tensor with one scale for all channels leaves few levels to the channels of sm
 depthwise convolution, which sums over no channels, cannot average that out. Since it treats each
 channel alone, dividing channel c by s[c] in front of it and multiplying its weights by s[c] changes
 nothing but the ranges (Nagel et al. 2019, arXiv:1906.04721, cross-layer equalisation, for the
-piecewise linear activations). Through a SiLU the factor goes by ``x * sigmoid(x) / s =
-(x / s) * sigmoid((x / s) * s)``: one more multiplication per element, and still exact.
+piecewise linear activations). A SiLU takes one more multiplication per element, and stays exact. Where the
+convolution's own output is rounded too, the division goes through the SiLU to the convolution's weights,
+``x * sigmoid(x) / s = (x / s) * sigmoid((x / s) * s)``, and the output's grid gains as well; else it stands
+behind the SiLU, which stays one operation that a runtime fuses into the convolution.
 """
 
 from __future__ import annotations
@@ -30,11 +32,12 @@ _HOMOGENEOUS = frozenset({"Relu", "LeakyRelu"})
 """f(x / s) = f(x) / s for s > 0."""
 _LEVELS = 255
 """Factors are multiples of the largest over this, so that an 8-bit constant holds each exactly."""
+_HALF_LEVELS = 127
 _SILU_MINIMUM = 0.28
 
 
 def equalize_depthwise(
-    model: FloatModel, statistics: Statistics, *, least_spread: float = 1.0
+    model: FloatModel, statistics: Statistics, *, least_spread: float = 1.0, behind: bool = False
 ) -> tuple[FloatModel, int]:
     """Equalise the tensors that only depthwise convolutions read.
 
@@ -46,6 +49,8 @@ def equalize_depthwise(
         statistics: of its calibration set.
         least_spread: by how much one grid for all channels has to raise the noise-to-signal ratio of the
             average channel, ``mean(1 / s[c]^2)``, to be worth a multiplication; 1: always.
+        behind: a SiLU is divided behind itself, but for weights that float16 scales would ruin; else through
+            it, in the convolution's weights.
 
     Returns:
         The model, and how many tensors were equalised.
@@ -53,14 +58,16 @@ def equalize_depthwise(
     graph_model = ir.serde.deserialize_model(onnx.load_from_string(model.onnx_bytes))
     count = 0
     for node in list(graph_model.graph):
-        count += _equalise_behind(graph_model.graph, node, statistics, least_spread)
+        count += _equalise(graph_model.graph, node, statistics, least_spread, behind)
     if count == 0:
         return model, 0
     common.ShapeInferencePass()(graph_model)
     return replace(model, onnx_bytes=model_bytes(graph_model)), count
 
 
-def _equalise_behind(graph: ir.Graph, conv: ir.Node, statistics: Statistics, least_spread: float) -> bool:
+def _equalise(
+    graph: ir.Graph, conv: ir.Node, statistics: Statistics, least_spread: float, behind: bool
+) -> bool:
     """Equalise the activation of one convolution; False where the pattern does not fit, or it hardly pays."""
     if conv.op_type != "Conv" or constant_array(conv.inputs[1]) is None:
         return False
@@ -82,17 +89,46 @@ def _equalise_behind(graph: ir.Graph, conv: ir.Node, statistics: Statistics, lea
     factors = _factors(observed, silu=gate is not None)
     if gate is not None and float(np.mean(factors**-2.0)) < least_spread:
         return False
-    _scale_output(graph, conv, 1.0 / factors)
+    if gate is not None and behind and not _tiny(conv):
+        # A number that float16 holds: a runtime may store it so, and the weights take it back exactly.
+        gains = (1.0 / factors).astype(np.float16).astype(np.float32)
+        factors = 1.0 / gains
+        _multiply(graph, read, gains, readers, name=f"{node_name(conv)}_equalise")
+    else:
+        _scale_output(graph, conv, 1.0 / factors)
+        if gate is not None:
+            _multiply(graph, value, factors, [gate], name=f"{node_name(conv)}_restore")
     for reader in readers:
         _scale_weight(graph, reader, np.repeat(factors, _multiplier(reader)))
-    if gate is not None:
-        constant = add_constant(graph, f"{node_name(conv)}_equalisation", factors.reshape(1, -1, 1, 1))
-        restore = ir.node("Mul", [value, constant], name=f"{node_name(conv)}_restore")
-        restore.outputs[0].name = f"{value.name}_restored"
-        restore.outputs[0].type, restore.outputs[0].shape = value.type, value.shape
-        graph.insert_before(gate, restore)
-        gate.replace_input_with(0, restore.outputs[0])
     return True
+
+
+def _tiny(conv: ir.Node) -> bool:
+    """Whether a channel's weights are so small that float16 has no good scale for their integers.
+
+    The first convolution of a model that takes pixels in 0..255 has such: divided by s they grow.
+    """
+    weight = constant_array(conv.inputs[1])
+    if weight is None:
+        return False
+    largest = np.abs(weight.reshape(len(weight), -1)).max(axis=1)
+    return bool((largest / _HALF_LEVELS < np.finfo(np.float16).smallest_normal).any())
+
+
+def _multiply(
+    graph: ir.Graph, value: ir.Value, factors: Float32Array, readers: list[ir.Node], *, name: str
+) -> None:
+    """These readers get each channel of the value times its factor."""
+    constant = add_constant(graph, f"{name}_factors", factors.reshape(1, -1, 1, 1))
+    product = ir.node("Mul", [value, constant], name=name)
+    product.outputs[0].name = f"{name}d"
+    product.outputs[0].type, product.outputs[0].shape = value.type, value.shape
+    made = value.producer()
+    if made is None:
+        raise ValueError(f"no node makes {value.name}")
+    graph.insert_after(made, product)
+    for reader in readers:
+        reader.replace_input_with(0, product.outputs[0])
 
 
 def _multiplier(depthwise: ir.Node) -> int:

@@ -202,21 +202,26 @@ def _bias_channels(node: ir.Node, weight: npt.NDArray[Any]) -> int:
 
 
 def _quantise_operands(graph: ir.Graph, node: ir.Node, tensors: Mapping[str, TensorPlan]) -> None:
-    """Constant operands of elementwise ops: exact ends of the grid at their own extremes."""
+    """Constant operands of elementwise ops: exact ends of the grid at their own extremes.
+
+    An op that reads nothing rounded computes in float, with its constants as they are.
+    """
+    read = [tensors.get(value.name or "") for value in node.inputs if value is not None]
+    grid = next((tensor.grid for tensor in read if tensor is not None), None)
     for index, value in enumerate(node.inputs):
         array = constant_array(value)
-        if array is None or value is None:
+        if array is None or value is None or grid is None:
             continue
-        near = [tensors.get(other.name or "") for other in (*node.outputs, *node.inputs) if other is not None]
-        made = next((tensor.grid.dtype for tensor in near if tensor is not None), None)
-        if made is None:
-            continue
+        made = grid.dtype
         low, high = made.limits
         top = max(float(np.max(array)), 0.0)
         bottom = min(float(np.min(array)), 0.0)
+        if grid.zero_point == 0 and low < 0:  # a runtime that knows no zero point takes none here either
+            top = max(top, -bottom)
+            low, bottom = 0, 0.0
         scale_value = np.float32(max((top - bottom) / (high - low), 1e-12))
         zero_value = int(np.clip(round(low - bottom / float(scale_value)), low, high))
-        rounded = np.clip(np.rint(array / scale_value) + zero_value, low, high).astype(made.value)
+        rounded = np.clip(np.rint(array / scale_value) + zero_value, *made.limits).astype(made.value)
         name = f"{value.name}_{index}"
         parts = [
             add_constant(graph, f"{name}_quantized", rounded),

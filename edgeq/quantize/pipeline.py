@@ -105,7 +105,10 @@ def quantize(
         statistics, cache_hit = _statistics(model, calibration, cache_folder, report, glances)
     if equalizes:
         with clock("equalize"):
-            model, changed = equalize_depthwise(model, statistics, least_spread=scheme.least_equalized_spread)
+            model, changed = equalize_depthwise(
+                model, statistics,
+                least_spread=scheme.least_equalized_spread, behind=not _integer_kernels(scheme),
+            )  # fmt: skip
         if changed:
             with clock("calibrate equalised"):
                 graph = _graph(model)

@@ -10,9 +10,10 @@ import onnx_ir as ir
 import pytest
 
 from edgeq.quantize.equalize import equalize_depthwise
-from edgeq.quantize.graph import is_depthwise
+from edgeq.quantize.graph import activation_output, is_depthwise
 from edgeq.quantize.observe import Observer
 from edgeq.quantize.teacher import layer_errors
+from edgeq.runtimes.symmetric import symmetric_scheme
 
 from .nets import PLAIN, Net, float_model, images, op_counts, optimised, qdq_bytes, quantise, run
 
@@ -38,10 +39,10 @@ def finished(net, x):
     return net.build(net.conv(x, 8, name="head"))
 
 
-def equalised(proto):
+def equalised(proto, **how):
     model = float_model(proto)
     graph = ir.serde.deserialize_model(onnx.load_from_string(model.onnx_bytes))
-    return model, *equalize_depthwise(model, Observer(graph).observe(images(4)))
+    return model, *equalize_depthwise(model, Observer(graph).observe(images(4)), **how)
 
 
 def assert_exact(before, after, picture=None):
@@ -51,10 +52,11 @@ def assert_exact(before, after, picture=None):
         assert np.abs(got - expected).max() <= 1e-5 * np.abs(expected).max()
 
 
+@pytest.mark.parametrize("behind", [False, True])
 @pytest.mark.parametrize("activation", ["none", "Relu", "LeakyRelu", "silu"])
-def test_the_outputs_stay_what_they_were(activation):
+def test_the_outputs_stay_what_they_were(activation, behind):
     net = Net(seed=1)
-    model, after, count = equalised(finished(net, activated(net, uneven(net), activation)))
+    model, after, count = equalised(finished(net, activated(net, uneven(net), activation)), behind=behind)
     assert count == 1
     assert after.onnx_bytes != model.onnx_bytes
     onnx.checker.check_model(onnx.load_from_string(after.onnx_bytes), full_check=True)
@@ -63,14 +65,17 @@ def test_the_outputs_stay_what_they_were(activation):
     assert_exact(model, after, images(1, seed=6)[0] * 100 - 50)
 
 
+@pytest.mark.parametrize("behind", [False, True])
 @pytest.mark.parametrize("activation", ["none", "Relu", "LeakyRelu", "silu"])
-def test_the_noise_at_the_depthwise_convolution_falls(activation):
+def test_the_noise_at_the_depthwise_convolution_falls(activation, behind):
     net = Net(seed=1)
-    model, after, _ = equalised(finished(net, activated(net, uneven(net), activation)))
+    model, after, _ = equalised(finished(net, activated(net, uneven(net), activation)), behind=behind)
     noise = []
     for each in (model, after):
         graph = ir.serde.deserialize_model(onnx.load_from_string(each.onnx_bytes))
-        _, qdq = quantise(graph, replace(PLAIN, float_heads=True))
+        recipe = replace(PLAIN, float_heads=True)
+        # Behind a SiLU it helps only where the convolution's own output is not rounded.
+        _, qdq = quantise(graph, recipe, symmetric_scheme("test")) if behind else quantise(graph, recipe)
         noise.append(layer_errors(graph, qdq, images(3, seed=9))["depthwise"].noise)
     assert noise[1] < 0.2 * noise[0]
 
@@ -100,6 +105,23 @@ def test_an_equalised_silu_stays_integer_in_onnx_runtime():
     assert counts["Mul"] == counts["Sigmoid"] == 0
 
 
+def test_behind_it_the_silu_stays_whole_and_the_convolution_as_it_was():
+    net = Net(seed=1)
+    model, after, _ = equalised(finished(net, activated(net, uneven(net), "silu")), behind=True)
+    before, graph = (
+        ir.serde.deserialize_model(onnx.load_from_string(each.onnx_bytes)).graph for each in (model, after)
+    )
+    stem, same = (next(node for node in each if node.name == "stem") for each in (before, graph))
+    for index in (1, 2):
+        assert np.array_equal(stem.inputs[index].const_value.numpy(), same.inputs[index].const_value.numpy())
+    steps, same_steps = (activation_output(node.outputs[0])[0] for node in (stem, same))
+    assert [step.op_type for step in same_steps] == [step.op_type for step in steps] == ["Sigmoid", "Mul"]
+    (product,) = (node for node in graph if node.name == "stem_equalise")
+    gains = product.inputs[1].const_value.numpy()
+    assert np.array_equal(gains.astype(np.float16).astype(np.float32), gains)
+    assert gains.min() == 1.0
+
+
 @pytest.mark.parametrize(("activation", "pays"), [("silu", False), ("Relu", True)])
 def test_a_multiplication_has_to_pay(activation, pays):
     net = Net(seed=1)
@@ -111,11 +133,12 @@ def test_a_multiplication_has_to_pay(activation, pays):
     assert (same is model) is not pays
 
 
-def test_two_depthwise_readers_are_scaled_together():
+@pytest.mark.parametrize(("activation", "behind"), [("Relu", False), ("silu", False), ("silu", True)])
+def test_two_depthwise_readers_are_scaled_together(activation, behind):
     net = Net(seed=1)
-    x = net.relu(uneven(net))
+    x = activated(net, uneven(net), activation)
     y = net.op("Add", net.relu(net.depthwise(x, name="a")), net.relu(net.depthwise(x, 5, name="b")))
-    model, after, count = equalised(net.build(net.conv(y, 8, name="head")))
+    model, after, count = equalised(net.build(net.conv(y, 8, name="head")), behind=behind)
     assert count == 1
     assert_exact(model, after)
 

@@ -126,6 +126,18 @@ def test_other_networks_lint_clean(make):
     assert lint(qdq_of(make())) == ()
 
 
+@pytest.mark.parametrize("op", ["Add", "Sub", "Mul", "Div"])
+def test_constant_operands_lint_clean(op):
+    """A constant that is rounded has no zero point; one behind a convolution's fusion is not rounded."""
+    net = nets.Net(seed=2)
+    x = net.relu(net.conv("images", 8, 3, name="stem"))
+    y = net.op(op, x, net.constant("operand", np.linspace(0.1, 2, 8, dtype=np.float32).reshape(1, 8, 1, 1)))
+    made = qdq_of(net.build(net.conv(net.relu(net.conv(y, 8, name="last")), 4, name="predict")))
+    assert lint(made) == ()
+    rounded = {node.input[0] for node in made.graph.node if node.op_type == "DequantizeLinear"}
+    assert any("operand" in name for name in rounded) is (op == "Add")
+
+
 def test_depthwise_inputs_are_equalised_by_default(tmp_path):
     model = nets.float_model(nets.silu_net())
     images = nets.calibration_set(tmp_path, 4)
@@ -135,7 +147,7 @@ def test_depthwise_inputs_are_equalised_by_default(tmp_path):
     }
     assert "equalize" in made[None].timings_s
     assert "equalize" not in made[False].timings_s
-    assert b"_restore" in made[None].qdq
+    assert b"_equalise" in made[None].qdq
     assert made[None].recipe.depthwise_equalization is None
 
 
