@@ -65,6 +65,18 @@ def _line(row: dict[str, Any]) -> str:
         f"products {full['worst_product_error']:.1e}; outputs in float32 off by "
         f"{full['largest_output_difference']:.1e}; float16 below the simulation by "
         f"{half['below_simulation_points']:.2f} points on {package['image_count']} images"
+        f"{_pipeline(package.get('pipeline'))}"
+    )
+
+
+def _pipeline(found: dict[str, Any] | None) -> str:
+    """The exported app's model against edgeq's own decoding of the package."""
+    if found is None:
+        return ""
+    counts = found["given_thresholds"]
+    return (
+        f"; pipeline: {counts['detection_count']} detections, other ones on "
+        f"{counts['image_count_with_others']} images, {found['below_package_points']:.2f} points below"
     )
 
 
