@@ -34,7 +34,7 @@ def export(
     from edgeq.cli.console import Console
     from edgeq.errors import InputError
     from edgeq.files import check_free
-    from edgeq.runtimes import load_runtime
+    from edgeq.runtimes import load_runtime, runs_here
     from edgeq.runtimes.optional import WithSuppression
     from edgeq.types import PostProcess
 
@@ -59,6 +59,8 @@ def export(
         head=manifest.head,
         post=PostProcess(confidence=confidence, iou=iou),
     )
+    if not runs_here(runtime):
+        console.note(f"note: {runtime.name} does not run on this machine: the model is written, not tried")
     console.show(f"{out}: {artifact.size_mb:.2f} MB, {manifest.head.class_count} classes")
     console.emit(
         {

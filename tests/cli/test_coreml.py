@@ -115,6 +115,7 @@ def test_export_writes_an_app_model(bundle, tmp_path, edgeq):
     assert done.code == 0, done.err
     assert done.json["confidence"] == 0.4
     assert done.json["size_mb"] > 0
+    assert "written, not tried" in done.err
     again = edgeq("export", bundle, "-o", out)
     assert again.code == 2
     assert "--force" in again.err
