@@ -33,6 +33,7 @@ _HOMOGENEOUS = frozenset({"Relu", "LeakyRelu"})
 _LEVELS = 255
 """Factors are multiples of the largest over this, so that an 8-bit constant holds each exactly."""
 _HALF_LEVELS = 127
+"""Of int8 without a zero point, on either side of 0."""
 _SILU_MINIMUM = 0.28
 
 
@@ -112,7 +113,8 @@ def _tiny(conv: ir.Node) -> bool:
     if weight is None:
         return False
     largest = np.abs(weight.reshape(len(weight), -1)).max(axis=1)
-    return bool((largest / _HALF_LEVELS < np.finfo(np.float16).smallest_normal).any())
+    smallest = _HALF_LEVELS * np.finfo(np.float16).smallest_normal
+    return bool(((largest > 0) & (largest < smallest)).any())
 
 
 def _multiply(

@@ -122,6 +122,18 @@ def test_behind_it_the_silu_stays_whole_and_the_convolution_as_it_was():
     assert gains.min() == 1.0
 
 
+def test_weights_too_small_for_float16_scales_grow_instead():
+    net = Net(seed=1)
+    weight = net.random.normal(size=(16, 3, 3, 3)) * GAINS[:, None, None, None] / 255
+    stem = net.conv("images", 16, 3, name="stem", weight=weight, bias=net.random.normal(size=16))
+    model, after, count = equalised(finished(net, net.silu(stem)), behind=True)
+    assert count == 1
+    assert_exact(model, after)
+    names = {node.name for node in ir.serde.deserialize_model(onnx.load_from_string(after.onnx_bytes)).graph}
+    assert "stem_restore" in names
+    assert "stem_equalise" not in names
+
+
 @pytest.mark.parametrize(("activation", "pays"), [("silu", False), ("Relu", True)])
 def test_a_multiplication_has_to_pay(activation, pays):
     net = Net(seed=1)

@@ -153,7 +153,7 @@ def no_suppression(spec):
         (no_suppression, "a pipeline of mlProgram"),
     ],
 )
-def test_wiring_that_core_ml_refuses_is_noticed(broken, why, tmp_path):
+def test_parts_that_do_not_fit_are_noticed(broken, why, tmp_path):
     data, head = detector(HeadFamily.YOLOV8)
     path = write_vision(data, tmp_path / "app.mlpackage", spec=SPEC, head=head, post=POST).path
     spec, _ = open_package(path)

@@ -1,5 +1,6 @@
-"""A saved pipeline: checked as Core ML's own validator does, then its models one after the other.
+"""A saved pipeline: checked, then its models one after the other.
 
+The checks are those of Core ML's own validators, and that thresholds and labels reach the suppression.
 Sources: coremltools, ``mlmodel/src/Validation/{Pipeline,NonMaximumSuppression,Interface}Validator*.cpp``.
 Core ML itself is part of macOS: what this says of a pipeline is what its file says.
 """
@@ -58,7 +59,7 @@ def load_pipeline(path: Path) -> Pipeline:
     """A package's detector with suppression behind it, checked.
 
     Raises:
-        ModelError: it is no such pipeline, or Core ML's validator would refuse it.
+        ModelError: it is no such pipeline, or its parts do not fit.
         UnavailableError: coremltools is not installed.
     """
     spec, weights = open_package(path)
@@ -164,4 +165,4 @@ def _same(entry: Any, known: Mapping[str, Any], what: str) -> None:
 
 def _require(fits: bool, what: str) -> None:
     if not fits:
-        raise ModelError(f"Core ML refuses the pipeline: it has {what}", fix=_FIX)
+        raise ModelError(f"the pipeline does not fit together: it has {what}", fix=_FIX)
