@@ -27,7 +27,9 @@ _PREFIX = "edgeq_nms"
 def with_boxes_and_scores(data: bytes, *, head: HeadSpec, spec: InputSpec) -> bytes:
     """The model with the outputs ``raw_coordinates`` and ``raw_confidence`` in place of its own.
 
-    Ensures: coordinates (n, 4) cx, cy, w, h in 0..1 of the input, confidence (n, nc) in 0..1.
+    Ensures: coordinates (n, 4) cx, cy, w, h in 0..1 of the input, confidence (n, nc) in 0..1, 0 for all but a
+    box's best class. Vision takes the sum over classes for the confidence that there is an object, which is
+    not to exceed 1 (``NonMaximumSuppression.proto``); classes that do not exclude each other add up to more.
 
     Args:
         data: serialised float or QDQ model.
@@ -57,7 +59,8 @@ def with_boxes_and_scores(data: bytes, *, head: HeadSpec, spec: InputSpec) -> by
     size = np.array([spec.width_px, spec.height_px] * 2, np.float32)
     scale = np.ones(4, np.float32) if head.normalized_boxes else 1 / size
     graph.node("Mul", boxes, graph.constant(scale), output=BOXES)
-    graph.node("Identity", scores, output=SCORES)
+    best = graph.node("GreaterOrEqual", scores, graph.largest(scores))
+    graph.node("Mul", scores, graph.node("Cast", best, to=TensorProto.FLOAT), output=SCORES)
     del model.graph.output[:]
     for name, columns in ((BOXES, 4), (SCORES, head.class_count)):
         model.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, (count, columns)))
@@ -103,6 +106,7 @@ class _Graph:
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self._graph = model.graph
+        self._opset = max(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
         self._count = 0
 
     def _name(self) -> str:
@@ -119,6 +123,12 @@ class _Graph:
         made = output or name
         self._graph.node.append(helper.make_node(kind, list(inputs), [made], name=name, **attributes))
         return made
+
+    def largest(self, value: str) -> str:
+        """The largest of each row of a (rows, columns) value, (rows, 1)."""
+        if self._opset < 18:
+            return self.node("ReduceMax", value, axes=[1])
+        return self.node("ReduceMax", value, self.constant(np.array([1], np.int64)))
 
     def columns(self, value: str, first: int, end: int) -> str:
         """``value[:, first:end]``."""

@@ -3,7 +3,8 @@
 Source: coremltools, ``mlmodel/format/NonMaximumSuppression.proto``. Boxes under the confidence threshold go.
 The best of the others stays, all that overlap it by more than the IoU threshold go (``perClass``: of those
 with the same best class), and so on. The documentation leaves open whether a box at a threshold stays (here
-it does) and says "the confidence" of a box that has one for each class (here: the largest).
+it does), and whether the confidence of a box is its largest (here) or the sum over classes: edgeq's boxes
+have one class each, so it is the same.
 """
 
 from __future__ import annotations
