@@ -21,7 +21,7 @@ from edgeq.quantize.compensate import CompensatedWeight, HeadInputs, Moments, co
 from edgeq.quantize.drift import OutputDrift, has_rows
 from edgeq.quantize.equalize import equalize_depthwise
 from edgeq.quantize.glances import Glances
-from edgeq.quantize.graph import head_nodes, node_name, tail_nodes
+from edgeq.quantize.graph import head_nodes, is_depthwise, node_name, tail_nodes
 from edgeq.quantize.insert import model_bytes
 from edgeq.quantize.observe import Observer
 from edgeq.quantize.ort import in_parallel
@@ -46,6 +46,7 @@ _CHUNK_IMAGES = 16
 """Statistics are kept after every so many images, so that an interrupted run goes on from there."""
 _RANGE_IMAGES, _FEWEST_RANGE_IMAGES = 8, 4
 _ERROR_IMAGES, _FEWEST_ERROR_IMAGES = 8, 6
+_EQUALIZE_IMAGES = 16
 _MOMENT_IMAGES, _FEWEST_MOMENT_IMAGES = 24, 12
 _PREDICTION_IMAGES, _FEWEST_PREDICTION_IMAGES = 48, 32
 _RANKING_IMAGES = 8
@@ -96,24 +97,20 @@ def quantize(
         score_layers = split.heavy_scores
         if split.layers:
             model = replace(model, onnx_bytes=model_bytes(split.model))
+    equalize = recipe.depthwise_equalization
+    if scheme.equalize_depthwise if equalize is None else equalize:
+        with clock("equalize"):
+            model = _equalized(model, calibration, scheme, cache_folder, report)
     graph = _graph(model)
     seen = _Seen(graph, model, calibration, scheme, recipe)
-    equalize = recipe.depthwise_equalization
-    equalizes = scheme.equalize_depthwise if equalize is None else equalize
     with clock("calibrate"):
-        glances = Glances() if equalizes else seen.glances
-        statistics, cache_hit = _statistics(model, calibration, cache_folder, report, glances)
-    if equalizes:
-        with clock("equalize"):
-            model, changed = equalize_depthwise(
-                model, statistics,
-                least_spread=scheme.least_equalized_spread, behind=not _integer_kernels(scheme),
-            )  # fmt: skip
-        if changed:
-            with clock("calibrate equalised"):
-                graph = _graph(model)
-                seen = _Seen(graph, model, calibration, scheme, recipe)
-                statistics, _ = _statistics(model, calibration, cache_folder, report, seen.glances)
+        statistics, cache_hit = _statistics(
+            model,
+            calibration,
+            cache_folder,
+            lambda done, total: report("calibrate", done, total),
+            seen.glances,
+        )
     with clock("ranges"):
         grids = choose_grids(
             graph, scheme, recipe, statistics,
@@ -155,6 +152,27 @@ def quantize(
         timings_s=clock.seconds,
         cache_hit=cache_hit,
     )
+
+
+def _equalized(
+    model: FloatModel,
+    calibration: CalibrationSet,
+    scheme: Scheme,
+    cache_folder: Path | None,
+    report: Progress,
+) -> FloatModel:
+    """The model with its depthwise inputs equalised, as a few images show them: any factors are exact."""
+    if not any(is_depthwise(node) for node in _graph(model).graph):
+        return model
+    chosen = _spread(model, calibration, _EQUALIZE_IMAGES, _EQUALIZE_IMAGES)
+    few = replace(calibration, samples=tuple(calibration.samples[image] for image in chosen))
+    statistics, _ = _statistics(
+        model, few, cache_folder, lambda done, total: report("equalize", done, total), Glances()
+    )
+    equalized, _ = equalize_depthwise(
+        model, statistics, least_spread=scheme.least_equalized_spread, behind=not _integer_kernels(scheme)
+    )
+    return equalized
 
 
 def _graph(model: FloatModel) -> ir.Model:
@@ -227,7 +245,7 @@ def _statistics(
     model: FloatModel,
     calibration: CalibrationSet,
     cache_folder: Path | None,
-    report: Progress,
+    report: Callable[[int, int], None],
     glances: Glances,
 ) -> tuple[Statistics, bool]:
     """Statistics from the cache, or observed piece by piece with each piece kept until all are there."""
@@ -238,7 +256,7 @@ def _statistics(
         return whole, True
     observer = Observer(_graph(model), watched=glances.names)
     total = len(calibration.samples)
-    done = _Counter(lambda count: report("calibrate", count, total))
+    done = _Counter(lambda count: report(count, total))
 
     def piece(start: int) -> Statistics:
         chunk = slice(start, start + _CHUNK_IMAGES)
