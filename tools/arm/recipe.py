@@ -67,7 +67,7 @@ WHEELS = (
     "rich>=13.7",
     "typer>=0.15",
 )
-"""What edgeq installs on a device, as its pyproject.toml says; a test compares the two."""
+"""What edgeq installs on a device: the packages of its pyproject.toml, which a test compares by name."""
 
 WHEEL_PLATFORMS = (
     "manylinux_2_28_aarch64",
