@@ -28,8 +28,8 @@ def export(
 ) -> None:
     """A Core ML detector with NMS inside, for apps.
 
-    With class labels, and thresholds as inputs, as Vision takes it. A box has its best class alone; 'evaluate'
-    counts every class of a box, which is up to 2 points of mAP more.
+    With class labels, and thresholds as inputs, as Vision takes it. A box has its best class alone:
+    'evaluate' counts every class of a box, which is up to 2 points of mAP more.
     """
     from edgeq.bundle.read import open_bundle
     from edgeq.cli.console import Console
