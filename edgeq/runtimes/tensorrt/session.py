@@ -6,7 +6,6 @@ GPU yet.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,14 +18,13 @@ from edgeq.errors import ModelError, UnavailableError
 from edgeq.runtimes.base import Session, SessionOptions
 from edgeq.runtimes.tensorrt.cache import Device
 from edgeq.runtimes.tensorrt.cuda import Cuda, load_cuda
+from edgeq.runtimes.tensorrt.details import Details
 from edgeq.runtimes.tensorrt.engine import import_tensorrt, load_engine
 from edgeq.runtimes.tensorrt.trtexec import find_trtexec
 from edgeq.runtimes.tensorrt.trtexec_session import TrtexecSession
 from edgeq.types import TensorInfo
 
 __all__ = ["TensorRTSession", "open_session"]
-
-_MOST_TIMES = 100_000
 
 
 @dataclass(frozen=True)
@@ -41,17 +39,16 @@ class _Buffer:
 class TensorRTSession:
     """A loaded engine; see `edgeq.runtimes.base.Session`."""
 
-    def __init__(self, trt: Any, engine: Any, cuda: Cuda, details: Mapping[str, str]) -> None:
+    def __init__(self, trt: Any, engine: Any, cuda: Cuda, details: Details) -> None:
         self._engine, self._cuda = engine, cuda
         self._context = engine.create_execution_context()
         if self._context is None:
             raise ModelError(
                 "TensorRT has no memory for the engine's activations", fix="close other programs"
             )
-        self._details = dict(details)
+        self._details = details
         self._stream = cuda.new_stream()
         self._start, self._end = cuda.new_event(), cuda.new_event()
-        self._gpu_ms: deque[float] = deque(maxlen=_MOST_TIMES)
         names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
         inputs = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
         self._buffers = {name: self._buffer(trt, name) for name in names}
@@ -73,18 +70,12 @@ class TensorRTSession:
     @property
     def gpu_times_ms(self) -> tuple[float, ...]:
         """Of the last inferences, by CUDA events: the engine alone, without the copies."""
-        return tuple(self._gpu_ms)
+        return self._details.gpu_times_ms
 
     @property
     def details(self) -> Mapping[str, str]:
         """Version, device and precision; after inferences also the GPU's own time."""
-        if not self._gpu_ms:
-            return self._details
-        return {
-            **self._details,
-            "gpu_median_ms": f"{float(np.median(self._gpu_ms)):.4f}",
-            "gpu_runs": str(len(self._gpu_ms)),
-        }
+        return self._details.with_times()
 
     def infer(self, tensor: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
         """Outputs by name for one input tensor: copied in, run, copied out.
@@ -106,7 +97,7 @@ class TensorRTSession:
         for name in self._output_names:
             self._cuda.to_host(self._buffers[name].host, self._buffers[name].address, self._stream)
         self._cuda.wait(self._stream)
-        self._gpu_ms.append(self._cuda.elapsed_ms(self._start, self._end))
+        self._details.add_times([self._cuda.elapsed_ms(self._start, self._end)])
         return {name: self._buffers[name].host.copy() for name in self._output_names}
 
     def close(self) -> None:
@@ -157,14 +148,5 @@ def open_session(artifact: Path, options: SessionOptions) -> Session:
     cuda = load_cuda()
     device = Device(cuda.device_name(), cuda.compute_capability())
     engine, cached = load_engine(trt, artifact, options, device)
-    details = {
-        "runtime": "tensorrt",
-        "version": str(trt.__version__),
-        "device": device.name,
-        "compute_capability": device.compute_capability,
-        "unit": "GPU" if options.dla_core is None else f"DLA core {options.dla_core}, the GPU for the rest",
-        "float_precision": "tf32" if options.default_float else "float32",
-        "threads": str(options.threads),
-        "engine": "cached" if cached else "built now",
-    }
+    details = Details(str(trt.__version__), device, options, cached=cached)
     return TensorRTSession(trt, engine, cuda, details)

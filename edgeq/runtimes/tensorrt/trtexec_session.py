@@ -12,7 +12,6 @@ import math
 import re
 import tempfile
 import time
-from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,8 @@ import numpy.typing as npt
 from edgeq.errors import ModelError
 from edgeq.runtimes.base import SessionOptions
 from edgeq.runtimes.tensorrt.cache import Device
-from edgeq.runtimes.tensorrt.trtexec import BETTER, Trtexec, build, look
+from edgeq.runtimes.tensorrt.details import Details
+from edgeq.runtimes.tensorrt.trtexec import BETTER, build, look
 from edgeq.types import TensorInfo
 
 __all__ = ["TrtexecSession"]
@@ -45,7 +45,6 @@ _DESERIALIZE = "erializ"
 _ONE_RUN = ["--iterations=1", "--duration=0", "--warmUp=0", "--dumpRawBindingsToFile"]
 _INPUT, _LAYERS, _TIMES = "input.bin", "layers.json", "times.json"
 _INFER_S, _TIME_S = 300.0, 7200.0
-_MOST_TIMES = 100_000
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,6 @@ class TrtexecSession:
         self._folder = tempfile.TemporaryDirectory(prefix="edgeq-trtexec-")
         self._program = look(program)
         engine, cached = build(self._program, artifact, options, self._path())
-        start_s = time.perf_counter()
         try:
             written = self._first(engine, options)
         except ModelError as error:
@@ -102,9 +100,7 @@ class TrtexecSession:
             # The driver may have changed since, or the file been damaged.
             engine.unlink(missing_ok=True)
             engine, cached = build(self._program, artifact, options, self._path())
-            start_s = time.perf_counter()
             written = self._first(engine, options)
-        took_s = time.perf_counter() - start_s
         self.layer_info = self._path(_LAYERS).read_text(errors="replace")
         """The engine inspector's JSON."""
         inputs = [entry for entry in written if entry.is_input]
@@ -114,8 +110,8 @@ class TrtexecSession:
             raise ModelError("the model takes bfloat16, which edgeq does not feed")
         self._input = inputs[0].info
         self._outputs = tuple(entry.info for entry in written if not entry.is_input)
-        self._gpu_ms: deque[float] = deque(maxlen=_MOST_TIMES)
-        self._details = _details(self._program, options, cached=cached, took_s=took_s)
+        device = self._program.device or Device("", "")
+        self._details = Details(self._program.version, device, options, cached=cached)
 
     @property
     def inputs(self) -> tuple[TensorInfo, ...]:
@@ -130,13 +126,11 @@ class TrtexecSession:
     @property
     def details(self) -> Mapping[str, str]:
         """Version, device, precision and how slow it is; after `time_runs`, warm, also the engine alone."""
-        if not self._gpu_ms:
-            return self._details
-        return {
-            **self._details,
-            "gpu_median_ms": f"{float(np.median(self._gpu_ms)):.4f}",
-            "gpu_runs": str(len(self._gpu_ms)),
-        }
+        return self._details.with_times(
+            by="trtexec",
+            warning="TensorRT's Python module is missing, so every image starts a process of trtexec, "
+            f"{self._first_s:.1f} s each: {BETTER}",
+        )
 
     def infer(self, tensor: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
         """Outputs by name for one input tensor, in a process of its own.
@@ -167,7 +161,7 @@ class TrtexecSession:
         if len(times) < runs or min(times)[0] <= 0:
             raise ModelError(f"trtexec wrote {len(times)} times, not {runs}, or such as cannot be")
         if warm_up_s > 0:
-            self._gpu_ms.extend(compute_ms for _, compute_ms in times)
+            self._details.add_times(compute_ms for _, compute_ms in times)
         return tuple(round(latency_ms * 1e6) for latency_ms, _ in times)
 
     def _first(self, engine: Path, options: SessionOptions) -> list[_Written]:
@@ -179,7 +173,10 @@ class TrtexecSession:
         )
         dla = [] if options.dla_core is None else [f"--useDLACore={options.dla_core}"]
         self._always = [f"--loadEngine={engine}", "--exposeDMA", *alike, *dla]
-        return self._written(self._run([*_ONE_RUN, f"--exportLayerInfo={_LAYERS}"], timeout_s=_INFER_S))
+        start_s = time.perf_counter()
+        written = self._written(self._run([*_ONE_RUN, f"--exportLayerInfo={_LAYERS}"], timeout_s=_INFER_S))
+        self._first_s = time.perf_counter() - start_s
+        return written
 
     def _fed(self, tensor: npt.NDArray[Any]) -> list[str]:
         """The option that feeds a tensor, which lies in a file then."""
@@ -215,21 +212,3 @@ class TrtexecSession:
 
     def _path(self, name: str = "") -> Path:
         return Path(self._folder.name) / name
-
-
-def _details(program: Trtexec, options: SessionOptions, *, cached: bool, took_s: float) -> dict[str, str]:
-    device = program.device or Device("", "")
-    unit = "GPU" if options.dla_core is None else f"DLA core {options.dla_core}, the GPU for the rest"
-    return {
-        "runtime": "tensorrt",
-        "version": program.version,
-        "by": "trtexec",
-        "device": device.name,
-        "compute_capability": device.compute_capability,
-        "unit": unit,
-        "float_precision": "tf32" if options.default_float else "float32",
-        "threads": str(options.threads),
-        "engine": "cached" if cached else "built now",
-        "warning": "TensorRT's Python module is missing, so every image starts a process of trtexec, "
-        f"{took_s:.1f} s each: {BETTER}",
-    }
