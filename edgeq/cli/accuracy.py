@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,7 @@ from edgeq.types import Dataset, PostProcess, Task
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-__all__ = ["Accuracy", "accuracy_of", "measure_accuracy", "warn_of_session"]
+__all__ = ["Accuracy", "accuracy_of", "measure_accuracy"]
 
 
 @dataclass(frozen=True)
@@ -115,7 +114,7 @@ def measure_accuracy(
             session = runtime.open_session(path, options=options)
             if subject.bundle is not None:
                 # Of a plain model it was said when it was opened.
-                warn_of_session(session.details, name, console)
+                console.warn_of_session(name, session.details)
             return evaluate(
                 session, dataset, spec=specs.input, head=specs.head, post=post, workers=core_count(),
                 progress=lambda done, total: progress(f"evaluate {name}", done, total),
@@ -159,12 +158,6 @@ def accuracy_of(
         size_mb=subject.size_mb,
         float_size_mb=None if subject.reference is None else size_mb(subject.reference),
     )
-
-
-def warn_of_session(details: Mapping[str, str], name: str, console: Console) -> None:
-    """Say what a session wants its user to know before the results."""
-    if warning := details.get("warning"):
-        console.warn(f"{name}: {warning}")
 
 
 def _resolution(drop: Drop, budget_points: float | None) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeq.cli.accuracy import Accuracy, accuracy_of, warn_of_session
+from edgeq.cli.accuracy import Accuracy, accuracy_of
 from edgeq.cli.console import Console
 from edgeq.cli.remote import DeviceSide, model_of
 from edgeq.cli.subject import Subject
@@ -191,7 +191,7 @@ def accuracy_on(
     with console.progress() as progress:
         alike = predictor.predict(few, progress=progress)
         # Before the many: they may take hours.
-        warn_of_session(predictor.details, side.entry.name, console)
+        console.warn_of_session(side.entry.name, predictor.details)
         native = replace(predictor, native_pixels=True, answered={}).predict(few, progress=progress)
         same = tensors = behind = None
         if host.run is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +41,11 @@ class Console:
         """Something that the user has to know; said also with --quiet."""
         self._warnings.append(text)
         self._say(f"warning: {text}")
+
+    def warn_of_session(self, name: str, details: Mapping[str, str]) -> None:
+        """What a session wants its user to know before the results, where it wants that."""
+        if warning := details.get("warning"):
+            self.warn(f"{name}: {warning}")
 
     def show(self, *parts: RenderableType) -> None:
         """Part of the result for people."""

@@ -116,9 +116,7 @@ def _from_file(
 ) -> Subject:
     path, session = plain.path, plain.session
     reference, float_specs = found or (None, None)
-    warning = session.details.get("warning")
-    if warning:
-        console.warn(f"{path.name}: {warning}")
+    console.warn_of_session(path.name, session.details)
     specs, unknown = None, ""
     try:
         told = plain.recognised(data) if float_specs is None else float_specs.fitted(session)

@@ -25,6 +25,7 @@ __all__ = [
     "BoxMapping",
     "InputPixels",
     "cell_counts",
+    "corners",
     "decode_classes",
     "decode_detections",
     "decode_outputs",
@@ -252,6 +253,11 @@ def _input_boxes(found: _Candidates, *, head: HeadSpec, spec: InputSpec) -> Floa
         boxes = boxes * np.array([spec.width_px, spec.height_px] * 2, dtype=np.float32)
     if head.family is HeadFamily.END_TO_END:
         return boxes
+    return corners(boxes)
+
+
+def corners(boxes: Float32Array) -> Float32Array:
+    """Boxes (n, 4) cx, cy, w, h as x1, y1, x2, y2."""
     half = boxes[:, 2:] / 2
     return np.concatenate([boxes[:, :2] - half, boxes[:, :2] + half], axis=1)
 

@@ -208,11 +208,13 @@ def _quantise_operands(graph: ir.Graph, node: ir.Node, tensors: Mapping[str, Ten
     """
     read = [tensors.get(value.name or "") for value in node.inputs if value is not None]
     grid = next((tensor.grid for tensor in read if tensor is not None), None)
+    if grid is None:
+        return
+    made = grid.dtype
     for index, value in enumerate(node.inputs):
         array = constant_array(value)
-        if array is None or value is None or grid is None:
+        if array is None or value is None:
             continue
-        made = grid.dtype
         low, high = made.limits
         top = max(float(np.max(array)), 0.0)
         bottom = min(float(np.min(array)), 0.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from edgeq.errors import ModelError
-from edgeq.model.decode import BoxMapping
+from edgeq.model.decode import BoxMapping, corners
 from edgeq.runtimes.coreml.image import image_input
 from edgeq.runtimes.coreml.interpret.pipeline import Pipeline
 from edgeq.types import Detections, Float32Array, InputSpec
@@ -47,10 +47,8 @@ def detect(
     scores = found[pipeline.suppression.kept_confidence][:limit]
     boxes = found[pipeline.suppression.kept_coordinates][:limit]
     boxes = boxes * np.array([spec.width_px, spec.height_px] * 2, np.float32)
-    half = boxes[:, 2:] / 2
-    corners = np.concatenate([boxes[:, :2] - half, boxes[:, :2] + half], axis=1)
     return Detections(
-        boxes_xyxy=np.asarray(geometry.to_original(corners), np.float32),
+        boxes_xyxy=np.asarray(geometry.to_original(corners(boxes)), np.float32),
         scores=scores.max(axis=1),
         class_ids=scores.argmax(axis=1),
     )
